@@ -1,0 +1,106 @@
+package flash
+
+// Area is a bounded window on a Device: a partition, a slot, a journal. It is a
+// Device itself, with offsets counted from its start, and the one place where
+// range and alignment are checked (ErrRange, ErrAlign), so that a driver need
+// not. The zero Area has size 0 and refuses every access.
+type Area struct {
+	dev  Device
+	geo  Geometry // of the chip, with Size that of the area
+	base uint32
+}
+
+var _ Device = (*Area)(nil)
+
+// NewArea returns the window of length bytes at off of dev. off and length must
+// be multiples of the device's EraseSize.
+func NewArea(dev Device, off, length uint32) (Area, error) {
+	g := dev.Geometry()
+	if off > g.Size || length > g.Size-off {
+		return Area{}, ErrRange
+	}
+	if off%g.EraseSize != 0 || length%g.EraseSize != 0 {
+		return Area{}, ErrAlign
+	}
+	g.Size = length
+	return Area{dev: dev, geo: g, base: off}, nil
+}
+
+// Sub returns the window of length bytes at off of a.
+func (a *Area) Sub(off, length uint32) (Area, error) {
+	if off > a.geo.Size || length > a.geo.Size-off {
+		return Area{}, ErrRange
+	}
+	s, err := NewArea(a.dev, a.base+off, length)
+	return s, err
+}
+
+// Base is where the area starts on its device, in bytes.
+func (a *Area) Base() uint32 { return a.base }
+
+// Size of the area in bytes.
+func (a *Area) Size() uint32 { return a.geo.Size }
+
+// Geometry is the device's, with the area's size.
+func (a *Area) Geometry() Geometry { return a.geo }
+
+// ReadAt fills p from off.
+func (a *Area) ReadAt(p []byte, off uint32) error {
+	if err := a.check(uint32(len(p)), off); err != nil {
+		return err
+	}
+	return a.dev.ReadAt(p, a.base+off)
+}
+
+// Program writes p at off; both are multiples of ProgramSize.
+func (a *Area) Program(p []byte, off uint32) error {
+	if err := a.check(uint32(len(p)), off); err != nil {
+		return err
+	}
+	if off%a.geo.ProgramSize != 0 || uint32(len(p))%a.geo.ProgramSize != 0 {
+		return ErrAlign
+	}
+	return a.dev.Program(p, a.base+off)
+}
+
+// Erase erases length bytes at off; both are multiples of EraseSize.
+func (a *Area) Erase(off, length uint32) error {
+	if err := a.check(length, off); err != nil {
+		return err
+	}
+	if off%a.geo.EraseSize != 0 || length%a.geo.EraseSize != 0 {
+		return ErrAlign
+	}
+	return a.dev.Erase(a.base+off, length)
+}
+
+// Sync flushes the device's own buffer, if it has one.
+func (a *Area) Sync() error {
+	if a.dev == nil {
+		return ErrRange
+	}
+	return a.dev.Sync()
+}
+
+// EraseUnit is the length in bytes of the largest single erase that starts at
+// off and ends at or before limit: a block where one is aligned on the chip and
+// fits, else a sector; 0 where not even a sector fits.
+func (a *Area) EraseUnit(off, limit uint32) uint32 {
+	if limit > a.geo.Size || off >= limit {
+		return 0
+	}
+	if b := a.geo.BlockEraseSize; b != 0 && (a.base+off)%b == 0 && limit-off >= b {
+		return b
+	}
+	if limit-off >= a.geo.EraseSize {
+		return a.geo.EraseSize
+	}
+	return 0
+}
+
+func (a *Area) check(n, off uint32) error {
+	if a.dev == nil || off > a.geo.Size || n > a.geo.Size-off {
+		return ErrRange
+	}
+	return nil
+}

@@ -1,0 +1,3 @@
+module github.com/runnel-fota/runnel/core
+
+go 1.23
