@@ -1,0 +1,134 @@
+// Command runnel is the server, the operator's tool and the virtual board, in
+// one binary. Each subcommand has a file of its own; this one holds what they
+// share: the root, the exit statuses and how an error is shown.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/runnel-fota/runnel/internal/fleet"
+)
+
+// Exit statuses, kept stable for scripts.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is main without the process: tests call it with their own streams.
+func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	root := newRootCmd()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	showError(errOut, err)
+	var u *usageError
+	if errors.As(err, &u) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+func newRootCmd() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "runnel",
+		Short: "Firmware over the air, in small verified chunks, straight to flash",
+		Long: `Runnel moves firmware from a server into a microcontroller's flash, a verified
+chunk at a time, in constant RAM.`,
+		Example: `  runnel demo                              the whole story in one command
+  runnel serve --data DIR                  start a server
+  runnel push firmware.bin --product acme/pump --version 1.2.0
+  runnel board new --flash board.bin       make a virtual board
+  runnel board run --flash board.bin --server URL --psk HEX64`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return cmd.Help()
+		},
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%v", err).withHint("see 'runnel %s --help'", trimRoot(cmd.CommandPath()))
+	})
+	root.AddCommand(subcommands()...)
+	return root
+}
+
+// usageError is a wrong call: exit status 2.
+type usageError struct{ msg, hint string }
+
+func (e *usageError) Error() string { return e.msg }
+
+func usagef(format string, args ...any) *usageError {
+	return &usageError{msg: fmt.Sprintf(format, args...)}
+}
+
+func (e *usageError) withHint(format string, args ...any) *usageError {
+	e.hint = fmt.Sprintf(format, args...)
+	return e
+}
+
+// noArgs and exactArgs are cobra's validators with our exit status and words.
+func noArgs(cmd *cobra.Command, args []string) error { return exactArgs()(cmd, args) }
+
+// exactArgs wants one argument for each name.
+func exactArgs(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		hint := fmt.Sprintf("see 'runnel %s --help'", trimRoot(cmd.CommandPath()))
+		switch {
+		case len(args) < len(names):
+			return usagef("%s is missing", names[len(args)]).withHint("%s", hint)
+		case len(args) > len(names) && len(names) == 0 && cmd.HasSubCommands():
+			return usagef("no command %q", args[0]).withHint("%s", hint)
+		case len(args) > len(names):
+			return usagef("unexpected argument %q", args[len(names)]).withHint("%s", hint)
+		}
+		return nil
+	}
+}
+
+func trimRoot(path string) string {
+	if path == "runnel" {
+		return ""
+	}
+	return path[len("runnel "):]
+}
+
+// showError prints what went wrong, then what to do next where somebody knows.
+func showError(w io.Writer, err error) {
+	var hint string
+	var u *usageError
+	var f *fleet.Error
+	msg := err.Error()
+	switch {
+	case errors.As(err, &u):
+		hint = u.hint
+	case errors.As(err, &f):
+		hint = f.Hint
+	}
+	fmt.Fprintf(w, "error: %s\n", msg)
+	if hint != "" {
+		fmt.Fprintf(w, "hint: %s\n", hint)
+	}
+}
