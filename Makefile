@@ -1,0 +1,62 @@
+# Everything here is a short name for a command that works without make.
+
+.DEFAULT_GOAL := help
+OLD_GO := go1.23.12
+FUZZ_SECONDS ?= 3600
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: demo
+demo: ## the whole story in one command: server, board, power cut, update, way back
+	go run ./cmd/runnel demo
+
+.PHONY: build
+build: ## the program, into bin/
+	go build -o bin/ ./cmd/runnel
+
+.PHONY: test
+test: ## all checks that this machine can run
+	go run ./internal/devtest
+
+.PHONY: check
+check: ## the quick ones, before a commit
+	go run ./internal/devtest -run 'format|build|vet|staticcheck|test'
+
+.PHONY: lint
+lint: ## format, vet, staticcheck and the architecture's rules
+	go run ./internal/devtest -run 'format|vet|staticcheck'
+	go test ./internal/archtest
+
+.PHONY: race
+race: ## the tests under the race detector (needs a C compiler)
+	go run ./internal/devtest -run race
+
+.PHONY: fuzz
+fuzz: ## an hour over all fuzz targets; FUZZ_SECONDS=N for another time
+	go run ./internal/devtest -run fuzz -fuzz-seconds $(FUZZ_SECONDS)
+
+.PHONY: core-go1.23
+core-go1.23: ## core with the oldest Go that it promises (fetched at first use)
+	cd core && GOWORK=off GOTOOLCHAIN=$(OLD_GO) go build ./... && GOWORK=off GOTOOLCHAIN=$(OLD_GO) go vet ./...
+
+.PHONY: tinygo-check
+tinygo-check: ## link core for a microcontroller without a heap (docs/design/tinygo.md)
+	go run ./internal/tinygocheck
+
+.PHONY: size
+size: ## flash and RAM of each core package; fails where one grew
+	go run ./internal/tinygocheck -strict
+
+.PHONY: size-update
+size-update: ## accept the sizes of now
+	go run ./internal/tinygocheck -update
+
+.PHONY: bench
+bench: ## Go benchmarks of the whole tree
+	go test -run '^$$' -bench . -benchmem ./... ./core/...
+
+.PHONY: ci
+ci: ## what continuous integration runs; installs packages
+	CI=true bash .ci/run

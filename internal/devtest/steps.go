@@ -1,0 +1,213 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// oldGo is the Go that core/go.mod promises to work with, and that TinyGo reads
+// the standard library from (docs/design/tinygo.md).
+const oldGo = "go1.23.12"
+
+var steps = []step{
+	{"format", "gofmt has nothing to change", stepFormat},
+	{"build", "every package, and the program without cgo and without the workspace", stepBuild},
+	{"vet", "go vet on all modules", stepVet},
+	{"staticcheck", "staticcheck, at the version of tools/go.mod", stepStaticcheck},
+	{"core-go1.23", "core type-checks with the oldest Go that it promises", stepOldGo},
+	{"test", "unit, architecture, command line and end-to-end tests, and the seeds of all fuzz targets", stepTest},
+	{"race", "the same tests under the race detector", stepRace},
+	{"demo", "runnel demo --json, and its figures within their bounds", stepDemo},
+	{"tinygo-check", "core links for a microcontroller without a heap", stepTinyGo},
+	{"fuzz", "new inputs for every fuzz target", stepFuzz},
+}
+
+// stopGrace is how long an interrupted program may take to clean up.
+const stopGrace = 10 * time.Second
+
+// command is a program in the folder dir below the root, its output shown.
+func (e *env) command(ctx context.Context, dir, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = filepath.Join(e.root, dir)
+	cmd.Env = os.Environ()
+	cmd.Stdout = e.out
+	cmd.Stderr = e.out
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = stopGrace
+	return cmd
+}
+
+// output is what a program prints on stdout.
+func (e *env) output(ctx context.Context, dir, name string, args ...string) (string, error) {
+	cmd := e.command(ctx, dir, name, args...)
+	cmd.Stdout = nil
+	out, err := cmd.Output()
+	return strings.TrimSpace(string(out)), err
+}
+
+// cacheDir is the project's folder in the user's cache folder.
+func cacheDir() (string, error) {
+	base, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(base, "runnel")
+	return dir, os.MkdirAll(dir, 0o755)
+}
+
+func exe(name string) string {
+	if runtime.GOOS == "windows" {
+		return name + ".exe"
+	}
+	return name
+}
+
+func stepFormat(ctx context.Context, e *env) result {
+	goroot, err := e.output(ctx, ".", "go", "env", "GOROOT")
+	if err != nil {
+		return fail("go env GOROOT: %v", err)
+	}
+	// The gofmt of the Go that builds, not another one that is first on PATH.
+	out, err := e.output(ctx, ".", filepath.Join(goroot, "bin", exe("gofmt")), "-l", ".")
+	if err != nil {
+		return fail("gofmt: %v", err)
+	}
+	if out != "" {
+		fmt.Fprintln(e.out, out)
+		return fail("gofmt would change %d files", len(strings.Split(out, "\n")))
+	}
+	return pass("")
+}
+
+func stepBuild(ctx context.Context, e *env) result {
+	if err := e.command(ctx, ".", "go", "build", "./...", "./core/...").Run(); err != nil {
+		return fail("go build: %v", err)
+	}
+	cmd := e.command(ctx, ".", "go", "build", "-o", os.DevNull, "./cmd/runnel")
+	cmd.Env = append(cmd.Env, "GOWORK=off", "CGO_ENABLED=0")
+	if err := cmd.Run(); err != nil {
+		return fail("GOWORK=off CGO_ENABLED=0 go build ./cmd/runnel: %v", err)
+	}
+	return pass("")
+}
+
+func stepVet(ctx context.Context, e *env) result {
+	if err := e.command(ctx, ".", "go", "vet", "./...", "./core/...").Run(); err != nil {
+		return fail("go vet: %v", err)
+	}
+	cmd := e.command(ctx, "tools/tinygo/check", "go", "vet", "./...")
+	cmd.Env = append(cmd.Env, "GOWORK=off")
+	if err := cmd.Run(); err != nil {
+		return fail("go vet in tools/tinygo/check: %v", err)
+	}
+	return pass("")
+}
+
+func stepStaticcheck(ctx context.Context, e *env) result {
+	bin, err := buildStaticcheck(ctx, e)
+	if err != nil {
+		return e.missing("staticcheck can't be built: %v", err)
+	}
+	for _, dir := range []string{".", "core", "tools/tinygo/check"} {
+		cmd := e.command(ctx, dir, bin, "./...")
+		cmd.Env = append(cmd.Env, "GOWORK=off")
+		if err := cmd.Run(); err != nil {
+			return fail("staticcheck in %s: %v", dir, err)
+		}
+	}
+	return pass("")
+}
+
+// buildStaticcheck builds the version that tools/go.mod names, once for each
+// content of tools/go.sum and each Go.
+func buildStaticcheck(ctx context.Context, e *env) (string, error) {
+	dir, err := cacheDir()
+	if err != nil {
+		return "", err
+	}
+	sums, err := os.ReadFile(filepath.Join(e.root, "tools", "go.sum"))
+	if err != nil {
+		return "", err
+	}
+	version, err := e.output(ctx, ".", "go", "env", "GOVERSION", "GOARCH")
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(append(sums, version...))
+	bin := filepath.Join(dir, exe("staticcheck-"+hex.EncodeToString(sum[:8])))
+	if _, err := os.Stat(bin); err == nil {
+		return bin, nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	cmd := e.command(ctx, "tools", "go", "build", "-o", bin, "honnef.co/go/tools/cmd/staticcheck")
+	cmd.Env = append(cmd.Env, "GOWORK=off")
+	return bin, cmd.Run()
+}
+
+func stepOldGo(ctx context.Context, e *env) result {
+	env := []string{"GOTOOLCHAIN=" + oldGo, "GOWORK=off"}
+	probe := e.command(ctx, "core", "go", "version")
+	probe.Env = append(probe.Env, env...)
+	if !e.ci {
+		// Only if it was fetched before: nobody asked for 70 MB.
+		probe.Env = append(probe.Env, "GOPROXY=off")
+	}
+	var said bytes.Buffer
+	probe.Stdout, probe.Stderr = &said, &said
+	if err := probe.Run(); err != nil {
+		return e.missing("%s is not here ('make core-go1.23' fetches it)", oldGo)
+	}
+	cmd := e.command(ctx, "core", "go", "vet", "./...")
+	cmd.Env = append(cmd.Env, env...)
+	if err := cmd.Run(); err != nil {
+		return fail("go vet with %s: %v", oldGo, err)
+	}
+	return pass("")
+}
+
+func stepTest(ctx context.Context, e *env) result {
+	// Vet has a step of its own.
+	return goTest(ctx, e, nil, "-vet=off", "./...", "./core/...")
+}
+
+func stepRace(ctx context.Context, e *env) result {
+	cc, err := e.output(ctx, ".", "go", "env", "CC")
+	if err != nil {
+		return fail("go env CC: %v", err)
+	}
+	compiler := strings.Fields(cc)
+	if len(compiler) == 0 {
+		return e.missing("the race detector needs a C compiler")
+	}
+	if _, err := exec.LookPath(compiler[0]); err != nil {
+		return e.missing("the race detector needs a C compiler: %v", err)
+	}
+	return goTest(ctx, e, []string{"CGO_ENABLED=1"}, "-vet=off", "-race", "./...", "./core/...")
+}
+
+// tinyGoPrograms are what tools/tinygo/setup.sh can't do without.
+var tinyGoPrograms = []string{"bash", "gcc", "clang-19", "ld.lld-19", "arm-none-eabi-gcc"}
+
+func stepTinyGo(ctx context.Context, e *env) result {
+	for _, p := range tinyGoPrograms {
+		if _, err := exec.LookPath(p); err != nil {
+			return e.missing("%s not found; docs/design/tinygo.md lists what to install", p)
+		}
+	}
+	if err := e.command(ctx, ".", "go", "run", "./internal/tinygocheck").Run(); err != nil {
+		return fail("tinygocheck: %v", err)
+	}
+	return pass("")
+}
