@@ -1,0 +1,337 @@
+// Package device is the updater: it polls, takes an image chunk by chunk into
+// the slot that does not run, proves what is in flash, stages it, and after the
+// reset confirms it or goes back.
+//
+// It owns no socket, no thread and no memory beyond what it is given: the caller
+// calls Step in a loop and does what Need says. One Step does at most one flash
+// operation, or hashes at most 4 KiB, so the caller can feed its watchdog and
+// choose the moment. Nothing is allocated after New.
+//
+// Rules behind it: docs/design/trial.md (slots, trial) and docs/design/journal.md
+// (erase, journal, resume). Invariants that tests name:
+//
+//	I1 a byte reaches flash only after its chunk's MAC, number and length were right
+//	I2 the running slot is never erased or programmed
+//	I3 while the running image is on trial nothing of any other slot is touched
+//	I4 no unit is programmed twice without an erase
+//	I5 the boot record changes only after the whole image was read back and proven
+//	I6 what was durable in flash is not fetched again, but for max(4 KiB, a chunk)
+package device
+
+import (
+	"github.com/runnel-fota/runnel/core/boot"
+	"github.com/runnel-fota/runnel/core/digest"
+	"github.com/runnel-fota/runnel/core/flash"
+	"github.com/runnel-fota/runnel/core/state"
+	v1 "github.com/runnel-fota/runnel/core/wire/v1"
+)
+
+// Port is what the updater needs of the chip.
+type Port interface {
+	// Millis is a clock that never goes back, from the start of the chip.
+	Millis() uint64
+	// Unix is the time of day in seconds, 0 where it is not known.
+	Unix() uint32
+	Random() uint32
+	ResetReason() boot.ResetReason
+	// Bootable is the chip's own verdict on a slot's image, asked before the
+	// switch; a chip that has none answers true.
+	Bootable(boot.Slot) bool
+}
+
+// ImageCheck is the boot loader's image check, fed from the start of a slot;
+// core/esp32's ImageCheck is one. Write takes more bytes than the image has.
+type ImageCheck interface {
+	Begin(chip uint16, limit uint32)
+	Write(p []byte) error
+	End() error
+}
+
+// Store keeps the state.Record; state.Sectors is one. Save does one flash
+// operation a call.
+type Store interface {
+	Load(r *state.Record, buf []byte) error
+	Save(r *state.Record, buf []byte) (done bool, err error)
+}
+
+// Observer hears what happens, for a view or a log. It must not call back.
+type Observer interface {
+	Event(Event)
+}
+
+// Event is one thing that happened. Bytes is how far the target is written.
+type Event struct {
+	Kind   EventKind
+	Reason Reason
+	Slot   boot.Slot
+	Bytes  uint32
+}
+
+// EventKind says what happened.
+type EventKind uint8
+
+const (
+	EventVerdict     EventKind = iota + 1 // after a reset; Updater.Verdict says which
+	EventOffer                            // a release is on offer and will be taken
+	EventResume                           // a download goes on at Bytes
+	EventStartOver                        // what was in flash could not be used
+	EventNoResume                         // this download can't be resumed; Reason says why
+	EventErase                            // the target is erased up to Bytes
+	EventChunk                            // a chunk was verified, programmed and read back
+	EventRefused                          // a chunk was refused before it reached flash
+	EventVerifying                        // the whole image is being read back
+	EventVerified                         //
+	EventStaged                           // the boot record names the target
+	EventTrial                            // this image is on trial
+	EventConfirmed                        //
+	EventReverting                        // going back
+	EventFailed                           // the deployment failed
+	EventUpToDate                         // what runs is what is on offer
+	EventUnreachable                      // the server could not be reached
+	EventReported                         // a report was acknowledged
+)
+
+// Need is what Step wants next.
+type Need struct {
+	Kind NeedKind
+	// Wait is how long nothing happens by itself, in milliseconds (NeedTime).
+	Wait uint64
+}
+
+// NeedKind is what the caller does before the next Step.
+type NeedKind uint8
+
+const (
+	NeedStep     NeedKind = iota // nothing: call Step again
+	NeedSend                     // send Request(), then call Response, or Broken
+	NeedBytes                    // read a piece of the body: Feed, and EndOfBody or Broken at its end
+	NeedTime                     // wait, at most Wait
+	NeedSelfTest                 // the image on trial tests itself: call SelfTest
+	NeedReset                    // reset the chip now
+)
+
+// Config is what an Updater is made of. The caller owns every buffer and keeps
+// it for the Updater alone.
+type Config struct {
+	Port   Port
+	Boot   boot.Scheme
+	Slots  []flash.Area // by slot number
+	Chip   uint16       // for ImageCheck
+	Image  ImageCheck
+	Store  Store      // nil: no state outlives an update; see docs/design/trial.md
+	Area   flash.Area // the journal's: two sectors; size 0: the target's tail where the image leaves it free
+	Events Observer   // nil: nobody listens
+
+	Identity v1.Identity
+
+	// Chunk holds one chunk, at least MinChunkBuffer bytes and a multiple of the
+	// flash's program unit. Its length is the largest chunk size that is taken.
+	Chunk []byte
+	// Scratch holds a request, then pieces of the answer; ScratchBuffer bytes.
+	Scratch []byte
+
+	// HasFactory: a factory image is there to go back to.
+	HasFactory bool
+	// SectorsOnly caps a stall at one sector's erase, at the price of time.
+	SectorsOnly bool
+	// NoContact lets an image confirm on its self-test alone.
+	NoContact bool
+
+	PollMillis  uint64 // between polls; 0: PollMillis's default
+	TrialMillis uint64 // for a self-test and contact; 0: the default
+	ReportEvery uint32 // chunks between progress reports; 0: the default
+}
+
+// Limits and defaults, with their reasons.
+const (
+	// MinChunkBuffer: the state's record is encoded in the chunk buffer.
+	MinChunkBuffer = state.BufferSize
+	// ScratchBuffer holds the longest request: target, MAC and a report's body.
+	ScratchBuffer = 448
+
+	defaultPollMillis  = 60_000
+	defaultTrialMillis = 5 * 60_000
+	defaultReportEvery = 64
+
+	hashBytesPerStep = 4096    // architecture.md, idea 4: one bounded thing
+	programPerStep   = 4096    //
+	chunkTries       = 6       // wrong chunks in a row before the deployment fails
+	networkTries     = 8       // failed requests in a row before the poll interval rules
+	backoffBase      = 1_000   // ms, doubled a try
+	backoffCap       = 300_000 // ms
+	maxRetryAfter    = 3600_000
+	restageMillis    = 2 * 60_000 // the old image runs this long before it stages again
+	maxStagings      = 4          // the first and three more
+	maxTrialBoots    = 3          // where the bootloader has no rollback
+	nonceBlock       = 4096       // reserved at a time: one state write per so many requests
+)
+
+// Error is a wrong Config.
+type Error uint8
+
+const (
+	ErrChunkBuffer Error = iota + 1
+	ErrScratch
+	ErrSlots
+	ErrPort
+	ErrJournal
+	ErrIdentity
+)
+
+func (e Error) Error() string {
+	switch e {
+	case ErrChunkBuffer:
+		return "device: chunk buffer too short or not a multiple of the program unit"
+	case ErrScratch:
+		return "device: scratch buffer too short"
+	case ErrSlots:
+		return "device: no slot to update"
+	case ErrPort:
+		return "device: port, boot scheme or image check missing"
+	case ErrJournal:
+		return "device: journal area is not two sectors"
+	case ErrIdentity:
+		return "device: no key"
+	}
+	return "device: unknown error"
+}
+
+// Updater is the device core. Make one with New after every reset.
+type Updater struct {
+	c    Config
+	rec  state.Record
+	wire v1.Wire
+	ans  v1.Answer
+	sha  digest.SHA256
+
+	phase phase
+	sub   uint8
+	then  phase // where a report or a journal entry returns to
+	// saveNext is where a save of the state returns to.
+	saveNext phase
+
+	verdict  boot.Verdict
+	target   boot.Slot
+	selfTest uint8 // 0 not done, 1 passed, 2 failed
+	contact  bool
+	trial    bool // the running image is on trial (I3)
+
+	io      ioState
+	status  uint16
+	retryMs uint64
+	req     v1.Request
+	tries   uint8
+	wakeAt  uint64
+	pollAt  uint64
+	stageAt uint64 // when to stage again; 0: not
+	trialBy uint64
+
+	nonce    uint64
+	reserved uint64
+
+	rel  release
+	jnl  journal
+	inst install
+
+	mac [32]byte // of the chunk in hand; a field, because what meets an interface escapes
+	// outcomeSent: the report on its way is that of a trial's end.
+	outcomeSent bool
+
+	failed  state.Image // not tried again under this digest and stamp until the next start
+	failing Reason
+	same    [32]byte // the digest that was found to run
+	isSame  bool
+	warned  bool // a refused offer was reported in this start
+	reports v1.Report
+}
+
+// release is the one in progress.
+type release struct {
+	state.Image
+	chunk uint32 // bytes
+	known bool   // digest, size and chunk are set
+}
+
+// New checks the Config. It touches no hardware.
+func New(u *Updater, c Config) error {
+	*u = Updater{c: c}
+	if c.Port == nil || c.Boot == nil || c.Image == nil {
+		return ErrPort
+	}
+	if len(c.Slots) == 0 || (len(c.Slots) == 1 && !c.HasFactory) {
+		return ErrSlots
+	}
+	unit := c.Slots[0].Geometry().ProgramSize
+	if len(c.Chunk) < MinChunkBuffer || uint32(len(c.Chunk))%unit != 0 {
+		return ErrChunkBuffer
+	}
+	if len(c.Scratch) < ScratchBuffer {
+		return ErrScratch
+	}
+	if c.Area.Size() != 0 && c.Area.Size() != 2*c.Area.Geometry().EraseSize {
+		return ErrJournal
+	}
+	if len(c.Identity.Key) == 0 {
+		return ErrIdentity
+	}
+	u.wire.SetIdentity(c.Identity)
+	if u.c.PollMillis == 0 {
+		u.c.PollMillis = defaultPollMillis
+	}
+	if u.c.TrialMillis == 0 {
+		u.c.TrialMillis = defaultTrialMillis
+	}
+	if u.c.ReportEvery == 0 {
+		u.c.ReportEvery = defaultReportEvery
+	}
+	return nil
+}
+
+// Status is a look at the updater, for a view.
+type Status struct {
+	Phase      string
+	Running    boot.Slot
+	Target     boot.Slot
+	Trial      bool
+	Size       uint32 // bytes of the release in progress, 0: none
+	ChunkSize  uint32
+	Written    uint32 // bytes programmed and read back
+	Erased     uint32 // bytes of the target erased
+	ChunkBytes uint32 // bytes of a chunk in hand
+	Reason     Reason // why the last deployment failed
+}
+
+// Status may be called between Steps.
+func (u *Updater) Status() Status {
+	s := Status{
+		Phase: u.phase.String(), Running: u.c.Boot.Running(), Target: u.target, Trial: u.trial,
+		Written: u.inst.written, Erased: u.inst.erased, ChunkBytes: u.inst.inHand, Reason: u.failing,
+	}
+	if u.rel.known {
+		s.Size, s.ChunkSize = u.rel.Size, u.rel.chunk
+	}
+	return s
+}
+
+// Verdict is what the last reset meant, once Step has found out.
+func (u *Updater) Verdict() boot.Verdict { return u.verdict }
+
+// Version is the text of the release in progress.
+func (u *Updater) Version() []byte { return u.rel.Version[:u.rel.VersionLen] }
+
+// Confirmed is the image that this device last confirmed.
+func (u *Updater) Confirmed() *state.Image { return &u.rec.Confirmed }
+
+// SelfTest is the image's word on itself, when it is on trial.
+func (u *Updater) SelfTest(passed bool) {
+	u.selfTest = 2
+	if passed {
+		u.selfTest = 1
+	}
+}
+
+func (u *Updater) event(k EventKind, r Reason) {
+	if u.c.Events != nil {
+		u.c.Events.Event(Event{Kind: k, Reason: r, Slot: u.target, Bytes: u.inst.written})
+	}
+}

@@ -1,0 +1,254 @@
+package device
+
+import (
+	"encoding/binary"
+
+	"github.com/runnel-fota/runnel/core/boot"
+	"github.com/runnel-fota/runnel/core/digest"
+	"github.com/runnel-fota/runnel/core/flash"
+)
+
+// The journal of one download: two sectors, each a header that names the release
+// followed by entries. Entries alternate between the sectors, because one torn
+// program may disturb its whole sector (docs/design/journal.md has the bytes).
+//
+//	header 64 B  "RNLJ" u32, format u8, slot u8, 0 u16, session u32, size u32,
+//	             chunk u32, stamp u32, digest 32, 0 u32, CRC-32 of the 60 bytes before
+//	entry  16 B  written u32, erased u32, CRC-32 of the slot's first `written` bytes,
+//	             CRC-32 of the 12 bytes before, begun with the header's CRC
+//
+// An entry stands alone: the newest whole one says everything. Both are padded to
+// the chip's program unit. A session is one start of the updater: its sectors are
+// always erased before use, so nothing is ever programmed behind a torn entry.
+const (
+	journalMagic  = 0x4A4C4E52
+	journalFormat = 1
+	headerBytes   = 64
+	entryBytes    = 16
+)
+
+type entry struct {
+	written uint32 // bytes from the slot's start that are programmed and read back
+	erased  uint32 // bytes from the slot's start that are erased or written
+	crc     uint32 // CRC-32 of the first `written` bytes
+}
+
+type journal struct {
+	area    flash.Area
+	session uint32
+	newest  entry
+	next    [2]uint32 // where the next entry goes; at the sector's end: erase first
+	headCRC [2]uint32 // of the header that stands in the sector
+	whole   [2]bool   // the sector has a whole header of the newest session
+	top     uint32    // highest session of any whole header, for whatever slot
+	at      uint8     // the sector that holds the newest entry
+	turn    uint8     // the sector that takes the next entry
+	step    uint8     // of an append
+	found   bool      // load found a release in progress
+}
+
+// use sets the area; the zero Area switches the journal off.
+func (j *journal) use(a flash.Area) { *j = journal{area: a} }
+
+func (j *journal) on() bool { return j.area.Size() != 0 }
+
+func (j *journal) sector() uint32 { return j.area.Geometry().EraseSize }
+
+// unit pads n to the chip's program unit.
+func (j *journal) unit(n uint32) uint32 {
+	p := j.area.Geometry().ProgramSize
+	return (n + p - 1) / p * p
+}
+
+// loadSector reads sector i (0, then 1) and takes it where it is newer; rel is
+// set from the winning header. At most one sector is read.
+func (j *journal) loadSector(i uint8, slot boot.Slot, rel *release, buf []byte) error {
+	le := binary.LittleEndian
+	base, sector := uint32(i)*j.sector(), j.sector()
+	if i == 0 {
+		j.found, j.session, j.top = false, 0, 0
+	}
+	j.next[i], j.whole[i] = sector, false
+	if err := j.area.ReadAt(buf[:headerBytes], base); err != nil {
+		return err
+	}
+	h := buf[:headerBytes]
+	crc := digest.CRC32(0, h[:60])
+	if le.Uint32(h) != journalMagic || h[4] != journalFormat || le.Uint32(h[60:]) != crc {
+		return nil
+	}
+	session := le.Uint32(h[8:])
+	if session > j.top {
+		j.top = session
+	}
+	if h[5] != byte(slot) || session < j.session {
+		return nil // of another slot, or ours is newer
+	}
+	j.headCRC[i] = crc
+	best, any := entry{}, false
+	e := buf[headerBytes : headerBytes+entryBytes]
+	for at := j.unit(headerBytes); at+j.unit(entryBytes) <= sector; at += j.unit(entryBytes) {
+		if err := j.area.ReadAt(e, base+at); err != nil {
+			return err
+		}
+		if got, ok := parseEntry(e, crc); ok && (!any || got.newer(best)) {
+			best, any = got, true
+		}
+	}
+	if !any {
+		return nil // a header alone was cut before its first entry: it decides nothing
+	}
+	switch {
+	case session > j.session || !j.found:
+		j.whole[1-i] = false
+		j.newest, j.at = best, i
+	case best.newer(j.newest):
+		j.newest, j.at = best, i
+	}
+	j.whole[i], j.found, j.session = true, true, session
+	rel.Size, rel.chunk, rel.Stamp = le.Uint32(h[12:]), le.Uint32(h[16:]), le.Uint32(h[20:])
+	copy(rel.Digest[:], h[24:56])
+	rel.VersionLen = 0
+	rel.known = true
+	return nil
+}
+
+func parseEntry(p []byte, headCRC uint32) (entry, bool) {
+	le := binary.LittleEndian
+	if le.Uint32(p[12:]) != digest.CRC32(headCRC, p[:12]) {
+		return entry{}, false
+	}
+	return entry{le.Uint32(p), le.Uint32(p[4:]), le.Uint32(p[8:])}, true
+}
+
+func (e entry) newer(than entry) bool {
+	if e.written != than.written {
+		return e.written > than.written
+	}
+	return e.erased > than.erased
+}
+
+// rewind starts a comparison of all retained entries with a walk over the slot.
+func (j *journal) rewind() {
+	for i := range j.next {
+		j.next[i] = j.unit(headerBytes)
+	}
+}
+
+// compare holds the running CRC of the slot's first pos bytes against every
+// retained entry for pos. Entries in a sector rise, so each is read once a walk.
+func (j *journal) compare(pos, crc uint32, buf []byte) (seen, ok bool, err error) {
+	ok = true
+	for i := uint8(0); i < 2; i++ {
+		if !j.whole[i] {
+			continue
+		}
+		for j.next[i]+j.unit(entryBytes) <= j.sector() {
+			if err := j.area.ReadAt(buf[:entryBytes], uint32(i)*j.sector()+j.next[i]); err != nil {
+				return false, false, err
+			}
+			e, whole := parseEntry(buf, j.headCRC[i])
+			if whole && e.written > pos {
+				break
+			}
+			j.next[i] += j.unit(entryBytes)
+			if whole && e.written == pos {
+				seen = true
+				ok = ok && e.crc == crc
+			}
+		}
+	}
+	return seen, ok, nil
+}
+
+// begin makes the next append open a new session: whatever stands in the
+// sectors is erased before it is written, the newest entry's sector last.
+func (j *journal) begin() {
+	j.top++
+	j.session = j.top
+	j.next[0], j.next[1] = j.sector(), j.sector()
+	j.turn = 1 - j.at
+	j.step = 0
+}
+
+// append does one flash operation towards a durable entry e.
+func (j *journal) append(e entry, slot boot.Slot, rel *release, buf []byte) (done bool, err error) {
+	le := binary.LittleEndian
+	g := j.area.Geometry()
+	base := uint32(j.turn) * j.sector()
+	n := j.unit(entryBytes)
+	if j.step == 0 && j.next[j.turn]+n <= j.sector() {
+		j.step = 2
+	}
+	switch j.step {
+	case 0:
+		err = j.area.Erase(base, j.sector())
+	case 1:
+		n = j.unit(headerBytes)
+		h := buf[:n]
+		for i := range h {
+			h[i] = g.ErasedByte
+		}
+		le.PutUint32(h, journalMagic)
+		h[4], h[5], h[6], h[7] = journalFormat, byte(slot), 0, 0
+		le.PutUint32(h[8:], j.session)
+		le.PutUint32(h[12:], rel.Size)
+		le.PutUint32(h[16:], rel.chunk)
+		le.PutUint32(h[20:], rel.Stamp)
+		copy(h[24:56], rel.Digest[:])
+		le.PutUint32(h[56:], 0)
+		j.headCRC[j.turn] = digest.CRC32(0, h[:60])
+		le.PutUint32(h[60:], j.headCRC[j.turn])
+		err = j.area.Program(h, base)
+		j.next[j.turn] = n
+	case 2:
+		p := buf[:n]
+		for i := range p {
+			p[i] = g.ErasedByte
+		}
+		le.PutUint32(p, e.written)
+		le.PutUint32(p[4:], e.erased)
+		le.PutUint32(p[8:], e.crc)
+		le.PutUint32(p[12:], digest.CRC32(j.headCRC[j.turn], p[:12]))
+		err = j.area.Program(p, base+j.next[j.turn])
+	case 3:
+		if err = j.area.ReadAt(buf[:headerBytes], base); err != nil {
+			break
+		}
+		if digest.CRC32(0, buf[:60]) != j.headCRC[j.turn] {
+			err = ErrJournal
+			break
+		}
+		if err = j.area.ReadAt(buf[:entryBytes], base+j.next[j.turn]); err != nil {
+			break
+		}
+		if got, ok := parseEntry(buf, j.headCRC[j.turn]); !ok || got != e {
+			err = ErrJournal
+			break
+		}
+		j.next[j.turn] += n
+		j.newest = e
+		j.turn = 1 - j.turn
+		j.step = 0
+		return true, nil
+	}
+	if err != nil {
+		j.step = 0
+		j.next[j.turn] = j.sector()
+		return false, err
+	}
+	j.step++
+	return false, nil
+}
+
+// discard erases one sector a call; afterwards no release is in progress.
+func (j *journal) discard() (done bool, err error) {
+	if err := j.area.Erase(uint32(j.step)*j.sector(), j.sector()); err != nil {
+		return false, err
+	}
+	if j.step++; j.step < 2 {
+		return false, nil
+	}
+	j.use(j.area)
+	return true, nil
+}

@@ -1,0 +1,337 @@
+package device
+
+import (
+	"github.com/runnel-fota/runnel/core/boot"
+	"github.com/runnel-fota/runnel/core/state"
+	v1 "github.com/runnel-fota/runnel/core/wire/v1"
+)
+
+// phase is where the updater is. Phases that talk to flash are split into steps
+// by sub; phases that talk to the server go through exchange.
+type phase uint8
+
+const (
+	phaseStart phase = iota
+	phaseReload
+	phaseSave
+	phaseReport
+	phaseIdle
+	phasePollRollback
+	phasePollManifest
+	phaseHashRunning
+	phaseHashTarget
+	phaseWalk
+	phaseProtect
+	phaseOpenJournal
+	phaseFetch
+	phaseErase
+	phaseProgram
+	phaseReadBack
+	phaseNote
+	phaseDiscard
+	phaseVerify
+	phaseStage
+	phaseReset
+	phaseTrial
+	phaseConfirm
+	phaseReject
+	phaseCheckBack
+	phaseRevert
+)
+
+func (p phase) String() string {
+	switch p {
+	case phaseStart, phaseReload:
+		return "starting"
+	case phaseSave:
+		return "saving state"
+	case phaseReport:
+		return "reporting"
+	case phaseIdle:
+		return "idle"
+	case phasePollRollback, phasePollManifest:
+		return "polling"
+	case phaseHashRunning, phaseHashTarget:
+		return "comparing"
+	case phaseWalk:
+		return "proving what is in flash"
+	case phaseProtect, phaseOpenJournal, phaseDiscard:
+		return "preparing"
+	case phaseFetch, phaseErase, phaseProgram, phaseReadBack, phaseNote:
+		return "downloading"
+	case phaseVerify:
+		return "verifying"
+	case phaseStage:
+		return "staging"
+	case phaseReset:
+		return "rebooting"
+	case phaseTrial:
+		return "trial"
+	case phaseConfirm:
+		return "confirming"
+	case phaseReject, phaseCheckBack, phaseRevert:
+		return "reverting"
+	}
+	return "unknown"
+}
+
+// Step does one bounded thing and says what is needed next.
+func (u *Updater) Step() Need {
+	if u.io != ioNone {
+		if need, waiting := u.exchange(); waiting {
+			return need
+		}
+	}
+	switch u.phase {
+	case phaseStart:
+		u.start()
+	case phaseReload:
+		u.loadJournal(u.sub)
+		if u.sub++; u.sub == 2 {
+			u.enter(phaseIdle)
+		}
+	case phaseSave:
+		u.save()
+	case phaseReport:
+		return u.report()
+	case phaseIdle:
+		return u.idle()
+	case phasePollRollback:
+		return u.pollRollback()
+	case phasePollManifest:
+		return u.pollManifest()
+	case phaseHashRunning, phaseHashTarget:
+		u.hashSlot()
+	case phaseWalk:
+		u.walk()
+	case phaseProtect:
+		u.protect()
+	case phaseOpenJournal, phaseNote:
+		u.writeNote()
+	case phaseFetch:
+		return u.fetch()
+	case phaseErase:
+		if err := u.eraseNext(); err != nil {
+			u.fail(ReasonFlashErase)
+			break
+		}
+		u.event(EventErase, ReasonNone)
+		u.afterErase()
+	case phaseProgram:
+		if err := u.programNext(); err != nil {
+			u.fail(ReasonFlashProgram)
+			break
+		}
+		if u.inst.done >= u.inst.inHand {
+			u.inst.done = 0
+			u.phase = phaseReadBack
+		}
+	case phaseReadBack:
+		u.finishChunk()
+	case phaseDiscard:
+		u.discard()
+	case phaseVerify:
+		u.verify()
+	case phaseStage:
+		u.stage()
+	case phaseReset:
+		return Need{Kind: NeedReset}
+	case phaseTrial:
+		return u.onTrial()
+	case phaseConfirm:
+		u.confirm()
+	case phaseReject:
+		u.reject()
+	case phaseCheckBack:
+		u.checkBack()
+	case phaseRevert:
+		u.revert()
+	}
+	return Need{}
+}
+
+func (u *Updater) enter(p phase) { u.phase, u.sub = p, 0 }
+
+// saveThen writes the state, then goes to p at step sub. Without a store it goes
+// there at once.
+func (u *Updater) saveThen(p phase, sub uint8) {
+	if u.c.Store == nil {
+		u.phase, u.sub = p, sub
+		return
+	}
+	u.phase, u.saveNext, u.sub = phaseSave, p, sub
+}
+
+func (u *Updater) save() {
+	done, err := u.c.Store.Save(&u.rec, u.c.Chunk)
+	if err != nil {
+		// The older copy is in force. Nothing was acted upon yet (write before
+		// act), so what was to follow must not happen.
+		u.failing = ReasonState
+		u.event(EventFailed, ReasonState)
+		u.rel.known, u.inst = false, install{}
+		u.pollAt = u.c.Port.Millis() + u.c.PollMillis
+		u.enter(phaseIdle)
+		return
+	}
+	if done {
+		u.phase = u.saveNext
+	}
+}
+
+// start reads what flash says and judges the reset.
+func (u *Updater) start() {
+	switch u.sub {
+	case 0:
+		if u.c.Store != nil {
+			// A board whose state can't be read goes on as a new one.
+			if err := u.c.Store.Load(&u.rec, u.c.Chunk); err != nil {
+				u.rec = state.Record{}
+			}
+		}
+		u.rec.BootCount++
+		u.nonce = u.rec.NonceLimit
+		// A board that lost its counter goes on above it by its clock.
+		if t := uint64(u.c.Port.Unix()) << 4; t > u.nonce {
+			u.nonce = t
+		}
+		u.reserved = u.nonce
+	case 1:
+		if err := u.c.Boot.Load(); err != nil {
+			u.failing = ReasonBootRecord
+			u.event(EventFailed, ReasonBootRecord)
+		}
+		u.pickTarget()
+		u.jnl.use(u.journalArea())
+	case 2, 3:
+		u.loadJournal(u.sub - 2)
+	case 4:
+		if u.rel.known && u.finished(&u.rel.Digest) {
+			u.rel.known = false
+		}
+		u.judge()
+		return
+	}
+	u.sub++
+}
+
+// loadJournal reads one of the journal's sectors. What can't be read is no journal.
+func (u *Updater) loadJournal(i uint8) {
+	if !u.jnl.on() {
+		return
+	}
+	if err := u.jnl.loadSector(i, u.target, &u.rel, u.c.Scratch); err != nil {
+		u.rel.known = false
+	}
+}
+
+// finished: the image's download is over, however its trial ended.
+func (u *Updater) finished(d *[32]byte) bool {
+	return *d == u.rec.Trial.Image.Digest && u.rec.Trial.Stagings > 0 ||
+		*d == u.rec.Confirmed.Digest || u.rec.IsBad(d, 0)
+}
+
+// idle waits for the next thing that is due.
+func (u *Updater) idle() Need {
+	now := u.c.Port.Millis()
+	switch {
+	case u.rec.Outcome != state.OutcomeNone && now >= u.wakeAt:
+		u.reportOutcome()
+		return Need{}
+	case u.stageAt != 0 && now >= u.stageAt && !u.trial:
+		u.stageAt = 0
+		u.stageAgain()
+		return Need{}
+	case now >= u.pollAt:
+		u.enter(phasePollRollback)
+		return Need{}
+	}
+	wait := u.pollAt - now
+	if u.stageAt != 0 && u.stageAt-now < wait {
+		wait = u.stageAt - now
+	}
+	if u.rec.Outcome != state.OutcomeNone && u.wakeAt > now && u.wakeAt-now < wait {
+		wait = u.wakeAt - now
+	}
+	return Need{Kind: NeedTime, Wait: wait}
+}
+
+func (u *Updater) toIdle() {
+	u.pollAt = u.c.Port.Millis() + u.jitter(u.c.PollMillis)
+	u.enter(phaseIdle)
+}
+
+// jitter spreads devices: between 7/8 and 9/8 of ms.
+func (u *Updater) jitter(ms uint64) uint64 {
+	q := ms / 4
+	if q == 0 {
+		return ms
+	}
+	return ms - q/2 + uint64(u.c.Port.Random())%q
+}
+
+// backoff is the wait after the tries-th failure in a row, or what the server asked for.
+func (u *Updater) backoff() uint64 {
+	d := uint64(backoffBase)
+	for i := uint8(1); i < u.tries && d < backoffCap; i++ {
+		d *= 2
+	}
+	if d > backoffCap {
+		d = backoffCap
+	}
+	d = d/2 + uint64(u.c.Port.Random())%(d/2+1)
+	if u.retryMs > d {
+		d = u.retryMs
+	}
+	u.retryMs = 0
+	return d
+}
+
+// fail ends the deployment: nothing of it is tried again under this digest and
+// stamp until the next start, and the server is told why.
+func (u *Updater) fail(r Reason) {
+	u.failing = r
+	u.failed = u.rel.Image
+	u.event(EventFailed, r)
+	u.reports = v1.Report{Error: r.String(), NewVersion: u.rel.Version[:u.rel.VersionLen]}
+	if r == ReasonDigest || r == ReasonImage || r == ReasonNotBootable {
+		u.reports.HasVerified = true
+	}
+	u.rel.known, u.inst = false, install{}
+	u.tries = 0
+	if u.c.Store != nil && u.badAtOnce(r) {
+		u.rec.MarkBad(&u.failed)
+		u.then = phaseIdle
+		u.saveThen(phaseReport, 0)
+		return
+	}
+	u.enter(phaseReport)
+}
+
+// badAtOnce: the release itself is at fault, as far as this device can know, and
+// is not tried again unless the operator says so.
+func (u *Updater) badAtOnce(r Reason) bool {
+	return r == ReasonDigest || r == ReasonImage || r == ReasonNotBootable
+}
+
+// backSlot is where a way back leads: a slot whose record is VALID, else any
+// other that has one, else the factory image.
+func (u *Updater) backSlot() (boot.Slot, bool) {
+	best, found := boot.Factory, false
+	for i := range u.c.Slots {
+		s := boot.Slot(i)
+		if s == u.c.Boot.Running() {
+			continue
+		}
+		switch u.c.Boot.State(s) {
+		case boot.RecordValid:
+			return s, true
+		case boot.RecordUndefined:
+			best, found = s, true
+		}
+	}
+	if found {
+		return best, true
+	}
+	return boot.Factory, u.c.HasFactory
+}

@@ -1,0 +1,401 @@
+package device
+
+import (
+	"github.com/runnel-fota/runnel/core/boot"
+	"github.com/runnel-fota/runnel/core/digest"
+	"github.com/runnel-fota/runnel/core/state"
+	v1 "github.com/runnel-fota/runnel/core/wire/v1"
+)
+
+// judge acts on what the reset meant (boot.Judge has the table).
+func (u *Updater) judge() {
+	tr := &u.rec.Trial
+	run := u.c.Boot.Running()
+	u.verdict = boot.Judge(boot.Evidence{
+		Trial: tr.Open, TrialSlot: tr.Slot, Confirming: tr.Confirming, Rejected: tr.Rejected,
+		Running: run, RunningRecord: u.c.Boot.State(run), TrialRecord: u.c.Boot.State(tr.Slot),
+		Reason: u.c.Port.ResetReason(),
+	})
+	u.event(EventVerdict, ReasonNone)
+	switch u.verdict {
+	case boot.VerdictNone:
+		u.enter(phaseIdle)
+	case boot.VerdictOnTrial:
+		u.beginTrial()
+	case boot.VerdictNoRollback:
+		tr.Boots++
+		if tr.Boots > maxTrialBoots {
+			u.rejectWith(state.OutcomeBootsSpent)
+			return
+		}
+		u.beginTrial()
+		u.saveThen(phaseTrial, 0)
+	case boot.VerdictConfirmed:
+		u.endTrial(state.OutcomeConfirmed)
+	case boot.VerdictConfirmedElsewhere:
+		u.endTrial(state.OutcomeConfirmedElsewhere)
+	case boot.VerdictBadCrash:
+		u.endTrial(state.OutcomeCrashed)
+	case boot.VerdictBadImage:
+		u.endTrial(state.OutcomeNotVerified)
+	case boot.VerdictRejected:
+		if u.rec.Outcome == state.OutcomeUnproven {
+			u.stageLater()
+			return
+		}
+		u.endTrial(u.rec.Outcome)
+	default:
+		u.stageLater()
+	}
+}
+
+// endTrial closes the trial and keeps its end until it is reported.
+func (u *Updater) endTrial(o state.Outcome) {
+	tr := &u.rec.Trial
+	switch o {
+	case state.OutcomeConfirmed, state.OutcomeConfirmedElsewhere:
+		u.rec.Confirmed = tr.Image
+		tr.Stagings = 0
+	case state.OutcomeCrashed, state.OutcomeNotVerified, state.OutcomeSelfTest, state.OutcomeBootsSpent:
+		u.rec.MarkBad(&tr.Image)
+		tr.Stagings = 0
+	}
+	if o != state.OutcomeConfirmed && o != state.OutcomeConfirmedElsewhere {
+		u.failing = outcomeReason(o)
+		u.event(EventFailed, u.failing)
+	} else {
+		u.event(EventConfirmed, outcomeReason(o))
+	}
+	tr.Open, tr.Confirming, tr.Rejected = false, false, false
+	u.rec.Outcome = o
+	u.saveThen(phaseIdle, 0)
+}
+
+// stageLater: the new image may be innocent. The old one runs for a while first.
+func (u *Updater) stageLater() {
+	if u.rec.Trial.Stagings >= maxStagings {
+		u.endTrial(state.OutcomeGaveUp)
+		return
+	}
+	u.stageAt = u.c.Port.Millis() + restageMillis
+	u.enter(phaseIdle)
+}
+
+// stageAgain proves the slot anew before it is staged again.
+func (u *Updater) stageAgain() {
+	tr := &u.rec.Trial
+	u.target = tr.Slot
+	u.rel = release{Image: tr.Image, known: true, chunk: 1}
+	u.inst = install{written: tr.Image.Size}
+	u.beginVerify()
+}
+
+func (u *Updater) beginTrial() {
+	u.trial, u.contact, u.selfTest = true, false, 0
+	u.trialBy = u.c.Port.Millis() + u.c.TrialMillis
+	u.pollAt = 0
+	u.event(EventTrial, ReasonNone)
+	u.enter(phaseTrial)
+}
+
+// onTrial waits for the self-test, then for contact, then confirms. Only the
+// running slot's record may change meanwhile (I3).
+func (u *Updater) onTrial() Need {
+	now := u.c.Port.Millis()
+	switch {
+	case u.selfTest == 2:
+		u.rejectWith(state.OutcomeSelfTest)
+		return Need{}
+	case u.selfTest == 1 && (u.contact || u.c.NoContact):
+		u.enter(phaseConfirm)
+		return Need{}
+	case now >= u.trialBy:
+		if u.selfTest == 0 {
+			u.rejectWith(state.OutcomeSelfTest)
+		} else {
+			u.rejectWith(state.OutcomeUnproven)
+		}
+		return Need{}
+	case u.selfTest == 0:
+		return Need{Kind: NeedSelfTest}
+	case now >= u.pollAt:
+		u.enter(phasePollManifest)
+		return Need{}
+	}
+	wait := u.pollAt - now
+	if left := u.trialBy - now; left < wait {
+		wait = left
+	}
+	return Need{Kind: NeedTime, Wait: wait}
+}
+
+// confirm notes the decision, makes the record VALID, then closes the trial.
+func (u *Updater) confirm() {
+	switch u.sub {
+	case 0:
+		u.sub = 1
+		if u.rec.Trial.Open {
+			u.rec.Trial.Confirming = true
+			u.saveThen(phaseConfirm, 1)
+		}
+	case 1:
+		done, err := u.c.Boot.Step(boot.GoalConfirm, u.c.Boot.Running())
+		if err != nil {
+			// The record is not VALID: at the next reset the bootloader goes back.
+			u.failing = ReasonBootRecord
+			u.event(EventFailed, ReasonBootRecord)
+			u.trial = false
+			u.toIdle()
+			return
+		}
+		if !done {
+			return
+		}
+		u.trial = false
+		if u.rec.Trial.Open {
+			u.endTrial(state.OutcomeConfirmed)
+			return
+		}
+		u.event(EventConfirmed, ReasonNone)
+		u.pollAt = 0
+		u.enter(phaseIdle)
+	}
+}
+
+// rejectWith notes why before the record changes (write before act).
+func (u *Updater) rejectWith(o state.Outcome) {
+	u.rec.Outcome = o
+	if u.rec.Trial.Open {
+		u.rec.Trial.Rejected = true
+	}
+	u.failing = outcomeReason(o)
+	u.event(EventReverting, u.failing)
+	u.saveThen(phaseReject, 0)
+}
+
+// reject makes the running slot's record INVALID, so that the old slot starts.
+func (u *Updater) reject() {
+	back, ok := u.backSlot()
+	if !ok {
+		// Nowhere to go: this image is the only one. Stay, and say so.
+		u.trial = false
+		u.failing = ReasonNoWayBack
+		u.event(EventFailed, ReasonNoWayBack)
+		u.toIdle()
+		return
+	}
+	u.target = back
+	u.enter(phaseRevert)
+}
+
+func (u *Updater) revert() {
+	done, err := u.c.Boot.Step(boot.GoalRevert, u.target)
+	if err != nil {
+		u.trial = false
+		u.fail(ReasonBootRecord)
+		return
+	}
+	if done {
+		u.enter(phaseReset)
+	}
+}
+
+// checkBack proves that the other slot holds a whole image before an ordered way
+// back is taken.
+func (u *Updater) checkBack() {
+	if u.sub == 0 {
+		back, ok := u.otherWhole()
+		if !ok {
+			u.noWayBack()
+			return
+		}
+		u.target = back
+		u.inst.done = 0
+		u.sha.Reset()
+		u.c.Image.Begin(u.c.Chip, u.c.Slots[back].Size())
+		u.sub = 1
+		return
+	}
+	done, err := u.hashNext(u.target, u.c.Slots[u.target].Size(), true)
+	if err == nil && !done {
+		return
+	}
+	if err == nil {
+		err = u.c.Image.End()
+	}
+	u.inst.done = 0
+	if err != nil {
+		u.pickTarget()
+		u.noWayBack()
+		return
+	}
+	if u.rec.Confirmed.Size != 0 {
+		u.rec.MarkBad(&u.rec.Confirmed) // or the next poll would bring it back
+	}
+	u.rec.Trial.Open = false
+	u.rec.Outcome = state.OutcomeRevertedByOp
+	u.event(EventReverting, ReasonOrdered)
+	u.saveThen(phaseRevert, 0)
+}
+
+// otherWhole is the slot that an ordered way back leads to: not the running one,
+// and neither rejected nor in the middle of a download.
+func (u *Updater) otherWhole() (boot.Slot, bool) {
+	for i := range u.c.Slots {
+		s := boot.Slot(i)
+		if s == u.c.Boot.Running() || u.wentBack(s) {
+			continue
+		}
+		if u.rel.known && s == u.target {
+			continue
+		}
+		return s, true
+	}
+	return 0, false
+}
+
+func (u *Updater) noWayBack() {
+	u.failing = ReasonNoWayBack
+	u.event(EventFailed, ReasonNoWayBack)
+	u.reports = v1.Report{Rollback: false, Error: ReasonNoWayBack.String()}
+	u.then = phasePollManifest
+	u.enter(phaseReport)
+}
+
+// walk proves what a resume may build on.
+func (u *Updater) walk() {
+	done, err := u.walkNext()
+	if err != nil {
+		u.fail(ReasonFlashRead)
+		return
+	}
+	if !done {
+		return
+	}
+	u.resumeAt()
+	u.event(EventResume, ReasonNone)
+	u.enter(phaseProtect)
+}
+
+// protect makes the records safe before the first erase of the target.
+func (u *Updater) protect() {
+	done, err := u.c.Boot.Step(boot.GoalProtect, u.target)
+	if err != nil {
+		u.fail(ReasonBootRecord)
+		return
+	}
+	if !done {
+		return
+	}
+	u.wakeAt = 0
+	if !u.inst.resumable {
+		u.enter(phaseFetch)
+		return
+	}
+	u.jnl.begin()
+	u.then = phaseFetch
+	u.enter(phaseOpenJournal)
+}
+
+// writeNote appends what is durable now to the journal, then goes where it was due.
+func (u *Updater) writeNote() {
+	e := u.inst.entry()
+	done, err := u.jnl.append(e, u.target, &u.rel, u.c.Scratch)
+	if err != nil {
+		u.fail(ReasonJournal)
+		return
+	}
+	if !done {
+		return
+	}
+	u.inst.noted = e.written
+	switch {
+	case u.phase == phaseOpenJournal:
+		u.enter(phaseFetch)
+	case u.then == phaseErase:
+		u.afterErase()
+	default:
+		u.afterChunk()
+	}
+}
+
+func (u *Updater) discard() {
+	done, err := u.jnl.discard()
+	if err != nil {
+		u.fail(ReasonJournal)
+		return
+	}
+	if done {
+		u.rel.known, u.inst = false, install{}
+		u.toIdle()
+	}
+}
+
+func (u *Updater) beginVerify() {
+	u.inst.done = 0
+	u.sha.Reset()
+	u.c.Image.Begin(u.c.Chip, u.slot().Size())
+	u.event(EventVerifying, ReasonNone)
+	u.enter(phaseVerify)
+}
+
+// verify reads the whole image back: its SHA-256 and the bootloader's own check,
+// in one pass (I5).
+func (u *Updater) verify() {
+	done, err := u.hashNext(u.target, u.rel.Size, true)
+	if err != nil {
+		u.fail(ReasonImage)
+		return
+	}
+	if !done {
+		return
+	}
+	u.sha.Sum(&u.mac)
+	if !digest.Equal(u.mac[:], u.rel.Digest[:]) {
+		u.fail(ReasonDigest)
+		return
+	}
+	if err := u.c.Image.End(); err != nil {
+		u.fail(ReasonImage)
+		return
+	}
+	if !u.c.Port.Bootable(u.target) {
+		u.fail(ReasonNotBootable)
+		return
+	}
+	u.event(EventVerified, ReasonNone)
+	u.reports = v1.Report{HasChunks: true, ChunkReceived: u.chunks(), TotalChunks: u.chunks(),
+		HasProgress: true, Progress: 100, HasVerified: true, Verified: true,
+		BootStatus: v1.BootPendingReboot, NewVersion: u.rel.Version[:u.rel.VersionLen]}
+	if u.rel.chunk == 1 { // staged again: its chunks were counted the first time
+		u.reports.HasChunks = false
+	}
+	u.then = phaseStage
+	u.enter(phaseReport)
+}
+
+// stage notes the trial, then switches the boot record, then resets.
+func (u *Updater) stage() {
+	switch u.sub {
+	case 0:
+		tr := &u.rec.Trial
+		n := uint8(0)
+		if tr.Image.Digest == u.rel.Digest && tr.Image.Stamp == u.rel.Stamp {
+			n = tr.Stagings
+		}
+		*tr = state.Trial{Open: true, Slot: u.target, Stagings: n + 1, Image: u.rel.Image}
+		u.rec.Outcome = state.OutcomeNone
+		u.saveThen(phaseStage, 1)
+	case 1:
+		done, err := u.c.Boot.Step(boot.GoalStage, u.target)
+		if err != nil {
+			u.rec.Trial.Open = false
+			u.fail(ReasonBootRecord)
+			return
+		}
+		if done {
+			u.event(EventStaged, ReasonNone)
+			u.enter(phaseReset)
+		}
+	}
+}
