@@ -88,6 +88,9 @@ type Device struct {
 	Nonce uint64
 	// Clocked: a ten-digit timestamp was accepted from it, so that a shorter one is refused from then on.
 	Clocked bool
+	// Signed: it has proven itself by a MAC at least once. From then on what is said
+	// in its name without one goes to the log and nowhere else.
+	Signed bool
 	// RollbackWanted and RollbackReason: an operator asked the device to go back; kept until it
 	// reports or its version changed. RollbackSentAt is when it was last told.
 	RollbackWanted bool
@@ -123,6 +126,8 @@ type Deployment struct {
 	Verified       bool
 	BootStatus     string // as reported over v1: pending_reboot, success, failed
 	Reason         string // why it failed or went back, as the device said it
+	// Proven: reports with a MAC made it what it is. One that is not is shown and decides nothing.
+	Proven    bool
 	StartedAt      time.Time
 	UpdatedAt      time.Time
 }
@@ -207,13 +212,43 @@ type Orders interface {
 
 // Deployments keeps what devices report.
 type Deployments interface {
-	// Deployment is the device's latest; CodeNotFound where there is none.
+	// Deployment is the device's latest, a proven one before any that is not; CodeNotFound where
+	// there is none.
 	Deployment(ctx context.Context, device string) (Deployment, error)
+	// DeploymentOf is the device's of that release: what OfferFor asks for. CodeNotFound where there is none.
+	DeploymentOf(ctx context.Context, device string, releaseID int64) (Deployment, error)
+	// ListDeployments is each device's latest, in the order of device ids.
 	ListDeployments(ctx context.Context) ([]Deployment, error)
 	// Report applies a report to the device's deployment of release r (nil: none is on offer) by
 	// ApplyReport, with its events and, if nonce > 0, the nonce, in one transaction: a nonce not above the stored
 	// one is CodeReplay and changes nothing. Durable when it returns.
 	Report(ctx context.Context, device string, r *Release, rep Report, proven bool, nonce uint64, now time.Time) error
+}
+
+// Catalogue lets a reader hold all releases in memory and know when to read again.
+type Catalogue interface {
+	// Generation rises with every change of releases. It costs no SQL.
+	Generation(ctx context.Context) (int64, error)
+	// Snapshot is all releases, newest first, and the generation that they are of.
+	Snapshot(ctx context.Context) (generation int64, releases []Release, err error)
+}
+
+// Token is one of an operator's, without its text: only a hash of that is kept.
+type Token struct {
+	ID        int64
+	Name      string // for people
+	CreatedAt time.Time
+	RevokedAt time.Time // zero: in force
+}
+
+// Tokens keeps operators' tokens.
+type Tokens interface {
+	// AddToken stores the hash of a token that NewToken made.
+	AddToken(ctx context.Context, name, token string, now time.Time) (Token, error)
+	// CheckToken answers the token that is in force; CodeUnauthenticated for any other text.
+	CheckToken(ctx context.Context, token string) (Token, error)
+	ListTokens(ctx context.Context) ([]Token, error)
+	RevokeToken(ctx context.Context, id int64, now time.Time) error
 }
 
 // Log reads events.
