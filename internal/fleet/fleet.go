@@ -128,8 +128,8 @@ type Deployment struct {
 	Reason         string // why it failed or went back, as the device said it
 	// Proven: reports with a MAC made it what it is. One that is not is shown and decides nothing.
 	Proven    bool
-	StartedAt      time.Time
-	UpdatedAt      time.Time
+	StartedAt time.Time
+	UpdatedAt time.Time
 }
 
 // Event is one line of a device's timeline and of the log.

@@ -1,0 +1,183 @@
+package fleet
+
+import (
+	"fmt"
+	"time"
+)
+
+// Verdict is why a device is offered a release, or none. Frozen: it is in the
+// API and in documents.
+type Verdict string
+
+const (
+	VerdictNoRelease Verdict = "no_release" // nothing is published for its product
+	VerdictNewest    Verdict = "newest"     // offered
+	VerdictRetry     Verdict = "retry"      // offered again, by an operator's order
+	VerdictConfirmed Verdict = "confirmed"  // it runs the newest
+	VerdictFoundBad  Verdict = "found_bad"  // it failed or went back
+	VerdictCancelled Verdict = "cancelled"  // an operator took the deployment back
+)
+
+// Decision is what a device may get now, and why.
+type Decision struct {
+	// Release is nil where there is nothing for the device.
+	Release *Release
+	// PublishedAt is the stamp that the device is shown, whole seconds: the release's own, or
+	// the order's to try again, which is later.
+	PublishedAt time.Time
+	Verdict     Verdict
+	Why         string // one sentence for people
+}
+
+// ProductOf is the product whose releases a device gets. products are those
+// that have releases, each once.
+func ProductOf(d Device, products []string) string {
+	if d.Product != "" {
+		return d.Product
+	}
+	if len(products) == 1 {
+		return products[0]
+	}
+	return DefaultProduct
+}
+
+// Products lists the products that have releases, each once, in the order of
+// their first.
+func Products(releases []Release) []string {
+	var ps []string
+	seen := make(map[string]bool)
+	for _, r := range releases {
+		if !seen[r.Product] {
+			seen[r.Product] = true
+			ps = append(ps, r.Product)
+		}
+	}
+	return ps
+}
+
+// Newest is the release that devices of a product get: the published one with
+// the latest stamp. Nil where there is none.
+func Newest(releases []Release, product string) *Release {
+	var newest *Release
+	for i := range releases {
+		r := &releases[i]
+		if r.Product != product || r.State != ReleasePublished {
+			continue
+		}
+		if newest == nil || r.PublishedAt.After(newest.PublishedAt) {
+			newest = r
+		}
+	}
+	return newest
+}
+
+// OfferFor decides what a device may get. newest is the newest published release
+// of its product, nil where there is none; dep is its deployment of that release
+// (Deployments.DeploymentOf), nil where there is none. A deployment that no MAC
+// proves decides nothing: whoever forges the reports of a silent device must not
+// be able to keep an update from it.
+func OfferFor(d Device, newest *Release, dep *Deployment, now time.Time) Decision {
+	if newest == nil || newest.State != ReleasePublished {
+		return Decision{Verdict: VerdictNoRelease, Why: "nothing is published for this product"}
+	}
+	offer := Decision{Release: newest, PublishedAt: shownStamp(d, newest), Verdict: VerdictNewest,
+		Why: fmt.Sprintf("%s is the newest release of %s", newest.Version, newest.Product)}
+	if dep == nil || dep.ReleaseID != newest.ID || !dep.Proven {
+		return offer
+	}
+	if RetryDue(d, *dep) {
+		offer.Verdict = VerdictRetry
+		offer.Why = fmt.Sprintf("%s %s here %s ago; an operator ordered another try", newest.Version, dep.State, ago(dep.UpdatedAt, now))
+		return offer
+	}
+	none := func(v Verdict, format string, args ...any) Decision {
+		return Decision{Verdict: v, Why: fmt.Sprintf(format, args...)}
+	}
+	switch dep.State {
+	case StateConfirmed:
+		return none(VerdictConfirmed, "%s is confirmed on this device", newest.Version)
+	case StateFailed, StateReverted:
+		why := dep.Reason
+		if why == "" {
+			why = "no reason given"
+		}
+		return none(VerdictFoundBad, "%s %s here (%s); it is not tried again until an operator says so", newest.Version, dep.State, why)
+	case StateCancelled:
+		return none(VerdictCancelled, "the deployment of %s was cancelled", newest.Version)
+	}
+	return offer
+}
+
+// RetryDue says whether an operator ordered another try of what the deployment
+// found bad, and the try has not begun: a deployment that begins by order
+// starts at the order's stamp or later.
+func RetryDue(d Device, dep Deployment) bool {
+	return dep.State.Ended() && d.RetryAt.After(dep.StartedAt) && d.RetryAt.After(dep.UpdatedAt)
+}
+
+// Ended says that a deployment is over: only an order begins another.
+func (s DeploymentState) Ended() bool {
+	switch s {
+	case StateConfirmed, StateReverted, StateFailed, StateCancelled:
+		return true
+	}
+	return false
+}
+
+// shownStamp is never earlier than one the device was shown before: stores
+// publish after every order to retry, and order retries after every publishing
+// (NextPublish, NextRetry).
+func shownStamp(d Device, r *Release) time.Time {
+	if d.RetryAt.After(r.PublishedAt) {
+		return d.RetryAt
+	}
+	return r.PublishedAt
+}
+
+// NextPublish is the stamp of a release published now: whole seconds, UTC, later
+// than last, which is the latest stamp that a device of the product may have
+// been shown: of its releases and of all orders to retry.
+func NextPublish(now, last time.Time) time.Time { return nextStamp(now, last) }
+
+// NextRetry is the stamp of an order to retry given now: whole seconds, UTC,
+// not before now (it must be later than the deployment's end) and later than
+// last, which is the newest release's stamp or that of the order before.
+func NextRetry(now, last time.Time) time.Time { return nextStamp(now.Add(time.Second), last) }
+
+func nextStamp(now, last time.Time) time.Time {
+	t := now.UTC().Truncate(time.Second)
+	if !last.IsZero() && !t.After(last) {
+		t = last.UTC().Truncate(time.Second).Add(time.Second)
+	}
+	return t
+}
+
+func ago(t, now time.Time) string {
+	return max(now.Sub(t), 0).Round(time.Second).String()
+}
+
+// RollbackRepeat is how often a device is told the same order at most: it has
+// time to reboot into the other slot and report.
+const RollbackRepeat = 10 * time.Minute
+
+// RollbackDue says whether the device is to be told now that an operator wants
+// it to go back. A device that can prove who it is hears it until it reports; a
+// silent one hears it once, as from the original server: its report clears
+// nothing, and an order repeated for ever would swap its slots every ten minutes.
+func RollbackDue(d Device, now time.Time) bool {
+	if !d.RollbackWanted {
+		return false
+	}
+	if d.RollbackSentAt.IsZero() {
+		return true
+	}
+	if d.silent() {
+		return false
+	}
+	since := now.Sub(d.RollbackSentAt)
+	// A clock that was set back must not silence the order for long.
+	return since >= RollbackRepeat || since < 0
+}
+
+// silent: nothing that the device ever said was proven.
+func (d Device) silent() bool { return !d.Signed && d.Nonce == 0 }
