@@ -26,6 +26,13 @@ const retryGrace = time.Minute
 // that read its arguments and store what it returns; a deployment without a
 // State is not stored.
 func TakeReport(d Device, c Candidates, rep Report, proven bool, now time.Time) (Device, Deployment, []Event) {
+	if proven {
+		// A deployment that somebody made up must not draw a proven report to itself.
+		c = Candidates{Offer: c.Offer.proven(), Named: c.Named.proven(), Latest: c.Latest.proven()}
+		if c.Latest.Deployment == nil {
+			c.Latest = Candidate{}
+		}
+	}
 	s := readReport(rep)
 	told := d.RollbackWanted && !d.RollbackSentAt.IsZero()
 	if last := c.Latest; proven && told && last.Release != nil && last.Deployment.State == StateConfirmed &&
@@ -45,6 +52,13 @@ func TakeReport(d Device, c Candidates, rep Report, proven bool, now time.Time) 
 	}
 	dep, events := ApplyReport(&dep, target.Release, rep, proven, now)
 	return updateDevice(d, s, proven, told, now), dep, events
+}
+
+func (c Candidate) proven() Candidate {
+	if c.Deployment != nil && !c.Deployment.Proven {
+		c.Deployment = nil
+	}
+	return c
 }
 
 // begins: the report is of a try that was ordered, not of the one before.
