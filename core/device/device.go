@@ -20,7 +20,6 @@ package device
 
 import (
 	"github.com/runnel-fota/runnel/core/boot"
-	"github.com/runnel-fota/runnel/core/digest"
 	"github.com/runnel-fota/runnel/core/flash"
 	"github.com/runnel-fota/runnel/core/state"
 	v1 "github.com/runnel-fota/runnel/core/wire/v1"
@@ -110,24 +109,31 @@ const (
 	NeedReset                    // reset the chip now
 )
 
-// Config is what an Updater is made of. The caller owns every buffer and keeps
-// it for the Updater alone.
+// Config is what an Updater is made of.
 type Config struct {
+	Parts
+	// Journal is the partition for the journal: two sectors. Size 0: the target's
+	// tail is used where the image leaves it free.
+	Journal  flash.Area
+	Identity v1.Identity
+}
+
+// Parts is what an Updater keeps. The caller owns every buffer and keeps it for
+// the Updater alone.
+type Parts struct {
 	Port   Port
 	Boot   boot.Scheme
 	Slots  []flash.Area // by slot number
 	Chip   uint16       // for ImageCheck
 	Image  ImageCheck
-	Store  Store      // nil: no state outlives an update; see docs/design/trial.md
-	Area   flash.Area // the journal's: two sectors; size 0: the target's tail where the image leaves it free
-	Events Observer   // nil: nobody listens
-
-	Identity v1.Identity
+	Store  Store    // nil: no state outlives an update; see docs/design/trial.md
+	Events Observer // nil: nobody listens
 
 	// Chunk holds one chunk, at least MinChunkBuffer bytes and a multiple of the
 	// flash's program unit. Its length is the largest chunk size that is taken.
 	Chunk []byte
-	// Scratch holds a request, then pieces of the answer; ScratchBuffer bytes.
+	// Scratch holds pieces of the answer (feed from it, or from a buffer of your
+	// own), pieces that are read back, journal entries; ScratchBuffer bytes.
 	Scratch []byte
 
 	// HasFactory: a factory image is there to go back to.
@@ -137,17 +143,18 @@ type Config struct {
 	// NoContact lets an image confirm on its self-test alone.
 	NoContact bool
 
-	PollMillis  uint64 // between polls; 0: PollMillis's default
-	TrialMillis uint64 // for a self-test and contact; 0: the default
+	PollMillis  uint32 // between polls; 0: the default, a minute
+	TrialMillis uint32 // for a self-test and contact; 0: the default, five minutes
 	ReportEvery uint32 // chunks between progress reports; 0: the default
 }
 
 // Limits and defaults, with their reasons.
 const (
-	// MinChunkBuffer: the state's record is encoded in the chunk buffer.
+	// MinChunkBuffer: the state's record, and every request (419 bytes at most),
+	// are built in the chunk buffer while no chunk is in hand.
 	MinChunkBuffer = state.BufferSize
-	// ScratchBuffer holds the longest request: target, MAC and a report's body.
-	ScratchBuffer = 448
+	// ScratchBuffer holds a journal entry of the largest program unit.
+	ScratchBuffer = 256
 
 	defaultPollMillis  = 60_000
 	defaultTrialMillis = 5 * 60_000
@@ -198,11 +205,12 @@ func (e Error) Error() string {
 
 // Updater is the device core. Make one with New after every reset.
 type Updater struct {
-	c    Config
-	rec  state.Record
-	wire v1.Wire
-	ans  v1.Answer
-	sha  digest.SHA256
+	c         Parts
+	signed    bool // requests carry nonces
+	partition bool // the journal has a partition of its own
+	rec       state.Record
+	wire      v1.Wire
+	ans       v1.Answer
 
 	phase phase
 	sub   uint8
@@ -219,7 +227,7 @@ type Updater struct {
 	io      ioState
 	status  uint16
 	retryMs uint64
-	req     v1.Request
+	req     layout
 	tries   uint8
 	wakeAt  uint64
 	pollAt  uint64
@@ -233,16 +241,25 @@ type Updater struct {
 	jnl  journal
 	inst install
 
-	mac [32]byte // of the chunk in hand; a field, because what meets an interface escapes
-	// outcomeSent: the report on its way is that of a trial's end.
-	outcomeSent bool
-
-	failed  state.Image // not tried again under this digest and stamp until the next start
+	mac     [32]byte // of the chunk in hand; a field, because what meets an interface escapes
+	failed  imageID  // not tried again until the next start
 	failing Reason
-	same    [32]byte // the digest that was found to run
+	same    imageID // found to run
 	isSame  bool
 	warned  bool // a refused offer was reported in this start
-	reports v1.Report
+	saying  saying
+}
+
+// imageID tells offers apart in RAM: the head of the digest, and the stamp.
+type imageID struct {
+	head  [16]byte
+	stamp uint32
+}
+
+func idOf(digest *[32]byte, stamp uint32) imageID {
+	id := imageID{stamp: stamp}
+	copy(id.head[:], digest[:])
+	return id
 }
 
 // release is the one in progress.
@@ -254,7 +271,7 @@ type release struct {
 
 // New checks the Config. It touches no hardware.
 func New(u *Updater, c Config) error {
-	*u = Updater{c: c}
+	*u = Updater{c: c.Parts}
 	if c.Port == nil || c.Boot == nil || c.Image == nil {
 		return ErrPort
 	}
@@ -268,13 +285,15 @@ func New(u *Updater, c Config) error {
 	if len(c.Scratch) < ScratchBuffer {
 		return ErrScratch
 	}
-	if c.Area.Size() != 0 && c.Area.Size() != 2*c.Area.Geometry().EraseSize {
+	if c.Journal.Size() != 0 && c.Journal.Size() != 2*c.Journal.Geometry().EraseSize {
 		return ErrJournal
 	}
 	if len(c.Identity.Key) == 0 {
 		return ErrIdentity
 	}
 	u.wire.SetIdentity(c.Identity)
+	u.signed = c.Identity.Signed
+	u.jnl.area, u.partition = c.Journal, c.Journal.Size() != 0
 	if u.c.PollMillis == 0 {
 		u.c.PollMillis = defaultPollMillis
 	}
@@ -319,8 +338,8 @@ func (u *Updater) Verdict() boot.Verdict { return u.verdict }
 // Version is the text of the release in progress.
 func (u *Updater) Version() []byte { return u.rel.Version[:u.rel.VersionLen] }
 
-// Confirmed is the image that this device last confirmed.
-func (u *Updater) Confirmed() *state.Image { return &u.rec.Confirmed }
+// State is what the updater remembers; read only.
+func (u *Updater) State() *state.Record { return &u.rec }
 
 // SelfTest is the image's word on itself, when it is on trial.
 func (u *Updater) SelfTest(passed bool) {

@@ -41,8 +41,8 @@ func roundUp(n, unit uint32) uint32 { return (n + unit - 1) / unit * unit }
 // journalArea is where the target's journal lives: the board's partition, or the
 // last two sectors of the slot; the image must leave those free.
 func (u *Updater) journalArea() flash.Area {
-	if u.c.Area.Size() != 0 {
-		return u.c.Area
+	if u.partition {
+		return u.jnl.area
 	}
 	s := u.slot()
 	two := 2 * s.Geometry().EraseSize
@@ -59,7 +59,7 @@ func (u *Updater) journalArea() flash.Area {
 // room is how many bytes of the target the image may take.
 func (u *Updater) room() uint32 {
 	s := u.slot()
-	if u.jnl.on() && u.c.Area.Size() == 0 {
+	if u.jnl.on() && !u.partition {
 		return s.Size() - 2*s.Geometry().EraseSize
 	}
 	return s.Size()
@@ -80,12 +80,12 @@ func (u *Updater) planResume() {
 	sector := u.slot().Geometry().EraseSize
 	u.inst.resumable = false
 	if u.rel.chunk%sector != 0 && sector%u.rel.chunk != 0 {
-		u.jnl.use(flash.Area{})
+		u.jnl.off = true
 		u.event(EventNoResume, ReasonNoChain)
 		return
 	}
 	if u.jnl.on() && roundUp(u.rel.Size, sector) > u.room() {
-		u.jnl.use(flash.Area{})
+		u.jnl.off = true
 	}
 	if !u.jnl.on() {
 		u.event(EventNoResume, ReasonNoJournal)
@@ -206,7 +206,7 @@ func (u *Updater) hashNext(slot boot.Slot, size uint32, check bool) (done bool, 
 		if err := u.c.Slots[slot].ReadAt(buf, in.done); err != nil {
 			return false, err
 		}
-		u.sha.Write(buf)
+		u.wire.Hash().Write(buf)
 		if check {
 			if err := u.c.Image.Write(buf); err != nil {
 				return false, err

@@ -34,7 +34,8 @@ type entry struct {
 }
 
 type journal struct {
-	area    flash.Area
+	area    flash.Area // the board's partition, or the tail of the target
+	off     bool       // this download has no journal
 	session uint32
 	newest  entry
 	next    [2]uint32 // where the next entry goes; at the sector's end: erase first
@@ -47,10 +48,10 @@ type journal struct {
 	found   bool      // load found a release in progress
 }
 
-// use sets the area; the zero Area switches the journal off.
+// use sets the area; the zero Area has room for no journal.
 func (j *journal) use(a flash.Area) { *j = journal{area: a} }
 
-func (j *journal) on() bool { return j.area.Size() != 0 }
+func (j *journal) on() bool { return !j.off && j.area.Size() != 0 }
 
 func (j *journal) sector() uint32 { return j.area.Geometry().EraseSize }
 

@@ -11,16 +11,30 @@ import (
 type ioState uint8
 
 const (
-	ioNone ioState = iota
-	ioSend         // the caller has still to send Request()
-	ioBody         // the answer is being fed
-	ioDone         // answered whole
-	ioBroken       // no answer, or not a whole one
+	ioNone   ioState = iota
+	ioSend           // the caller has still to send Request()
+	ioBody           // the answer is being fed
+	ioDone           // answered whole
+	ioBroken         // no answer, or not a whole one
 )
 
-// Request is what NeedSend wants sent. It lies in the scratch buffer: it is gone
+// layout is where a request lies in the chunk buffer: the ends of its parts, one
+// behind the other.
+type layout struct {
+	target, body, nonce, stamp, mac uint16
+}
+
+// Request is what NeedSend wants sent. It lies in the chunk buffer: it is gone
 // after Response.
-func (u *Updater) Request() *v1.Request { return &u.req }
+func (u *Updater) Request() v1.Request {
+	l, b := &u.req, u.c.Chunk
+	r := v1.Request{Method: "GET", Target: b[:l.target], DeviceID: u.wire.ID(),
+		Nonce: b[l.body:l.nonce], Timestamp: b[l.nonce:l.stamp], MAC: b[l.stamp:l.mac]}
+	if l.body > l.target {
+		r.Method, r.Body = "POST", b[l.target:l.body]
+	}
+	return r
+}
 
 // Response is the head of the answer: its status, and Retry-After in
 // milliseconds, 0 if absent.
@@ -76,7 +90,7 @@ func (u *Updater) exchange() (Need, bool) {
 // nonceReady reserves nonces before they are used (write before act). It returns
 // false where the state has to be written first; the phase is entered again then.
 func (u *Updater) nonceReady() bool {
-	if !u.c.Identity.Signed {
+	if !u.signed {
 		return true
 	}
 	if u.nonce < u.reserved {
@@ -93,11 +107,16 @@ func (u *Updater) nonceReady() bool {
 
 // send starts an exchange; the answer is parsed as kind k.
 func (u *Updater) send(req v1.Request, err error, k v1.Kind) Need {
-	if err != nil { // the request does not fit the scratch buffer: a fault of ours
+	if err != nil { // the request does not fit: MinChunkBuffer rules it out
 		u.io = ioBroken
 		return Need{}
 	}
-	u.req = req
+	l := &u.req
+	l.target = uint16(len(req.Target))
+	l.body = l.target + uint16(len(req.Body))
+	l.nonce = l.body + uint16(len(req.Nonce))
+	l.stamp = l.nonce + uint16(len(req.Timestamp))
+	l.mac = l.stamp + uint16(len(req.MAC))
 	u.ans.Begin(k, u.c.Chunk)
 	u.status, u.io = 0, ioSend
 	return Need{Kind: NeedSend}
@@ -129,7 +148,7 @@ func (u *Updater) pollRollback() Need {
 			return Need{}
 		}
 		n, t := u.next()
-		req, err := u.wire.RollbackStatus(u.c.Scratch, n, t)
+		req, err := u.wire.RollbackStatus(u.c.Chunk, n, t)
 		return u.send(req, err, v1.KindRollback)
 	}
 	if u.answered() {
@@ -153,7 +172,7 @@ func (u *Updater) pollManifest() Need {
 			return Need{}
 		}
 		n, t := u.next()
-		req, err := u.wire.Manifest(u.c.Scratch, n, t)
+		req, err := u.wire.Manifest(u.c.Chunk, n, t)
 		return u.send(req, err, v1.KindManifest)
 	}
 	if !u.answered() {
@@ -202,12 +221,12 @@ func (u *Updater) consider() {
 		u.toIdle()
 		return
 	}
-	if u.isSame && o.Digest == u.same {
+	if u.isSame && u.same.head == idOf(&o.Digest, 0).head {
 		u.event(EventUpToDate, ReasonNone)
 		u.toIdle()
 		return
 	}
-	if o.Digest == u.failed.Digest && o.Stamp == u.failed.Stamp && u.failing != ReasonNone {
+	if u.failing != ReasonNone && u.failed == idOf(&o.Digest, o.Stamp) {
 		u.toIdle()
 		return
 	}
@@ -230,7 +249,7 @@ func (u *Updater) consider() {
 		}
 		old.known = false
 	}
-	u.sha.Reset()
+	u.wire.Hash().Reset()
 	u.inst.done = 0
 	// Is it what runs already? The slot itself is asked, nothing that was noted.
 	if run := u.c.Boot.Running(); int(run) < len(u.c.Slots) && o.Size <= u.c.Slots[run].Size() {
@@ -262,7 +281,7 @@ func (u *Updater) refusal(o *v1.Offer) Reason {
 func (u *Updater) refuse(o *v1.Offer, r Reason) {
 	u.failing = r
 	u.setRelease(o)
-	u.failed = u.rel.Image
+	u.failed = idOf(&o.Digest, o.Stamp)
 	u.rel.known = false
 	u.event(EventFailed, r)
 	if u.warned {
@@ -270,9 +289,7 @@ func (u *Updater) refuse(o *v1.Offer, r Reason) {
 		return
 	}
 	u.warned = true
-	u.reports = v1.Report{Error: r.String(), NewVersion: u.failed.Version[:u.failed.VersionLen]}
-	u.then = phaseIdle
-	u.enter(phaseReport)
+	u.say(sayFailed, phaseIdle)
 }
 
 func (u *Updater) setRelease(o *v1.Offer) {
@@ -294,17 +311,16 @@ func (u *Updater) hashSlot() {
 	if err == nil && !done {
 		return
 	}
-	var d [32]byte
-	u.sha.Sum(&d)
-	equal := err == nil && d == o.Digest
+	u.wire.Hash().Sum(&u.mac)
+	equal := err == nil && u.mac == o.Digest
 	switch {
 	case equal && u.phase == phaseHashRunning:
-		u.same, u.isSame = d, true
+		u.same, u.isSame = idOf(&o.Digest, 0), true
 		u.event(EventUpToDate, ReasonNone)
 		if u.rec.Outcome == state.OutcomeNone && u.c.Store == nil && u.verdict == boot.VerdictOnTrial {
 			// A board without a store learns its version only now.
 			u.setRelease(o)
-			u.rec.Confirmed = u.rel.Image
+			u.rec.Trial.Image = u.rel.Image
 			u.rel.known = false
 			u.rec.Outcome = state.OutcomeConfirmed
 			u.verdict = boot.VerdictNone
@@ -313,7 +329,7 @@ func (u *Updater) hashSlot() {
 	case equal:
 		u.refuse(o, ReasonTriedHere)
 	case u.phase == phaseHashRunning && u.c.Store == nil && u.wentBack(u.target):
-		u.sha.Reset()
+		u.wire.Hash().Reset()
 		u.inst.done = 0
 		u.enter(phaseHashTarget)
 	default:
@@ -364,7 +380,7 @@ func (u *Updater) fetch() Need {
 			return Need{}
 		}
 		n, t := u.next()
-		req, err := u.wire.Chunk(u.c.Scratch, u.inst.written/u.rel.chunk, n, t)
+		req, err := u.wire.Chunk(u.c.Chunk, u.inst.written/u.rel.chunk, n, t)
 		return u.send(req, err, v1.KindChunk)
 	}
 	whole := u.answered()
@@ -475,10 +491,7 @@ func (u *Updater) finishChunk() {
 func (u *Updater) afterChunk() {
 	n := (u.inst.written + u.rel.chunk - 1) / u.rel.chunk
 	if n%u.c.ReportEvery == 0 && u.inst.written < u.rel.Size {
-		u.reports = v1.Report{HasChunks: true, ChunkReceived: n, TotalChunks: u.chunks(),
-			HasProgress: true, Progress: uint8(uint64(u.inst.written) * 100 / uint64(u.rel.Size))}
-		u.then = phaseFetch
-		u.enter(phaseReport)
+		u.say(sayProgress, phaseFetch)
 		return
 	}
 	u.enter(phaseFetch)
@@ -486,7 +499,7 @@ func (u *Updater) afterChunk() {
 
 func (u *Updater) chunks() uint32 { return (u.rel.Size + u.rel.chunk - 1) / u.rel.chunk }
 
-// report sends u.reports once. A report that does not get through is dropped,
+// report sends what saying says, once. A report that does not get through is dropped,
 // but for the outcome of a trial, which is kept in flash until it is acknowledged.
 func (u *Updater) report() Need {
 	if u.io == ioNone {
@@ -494,16 +507,15 @@ func (u *Updater) report() Need {
 			return Need{}
 		}
 		n, t := u.next()
-		u.reports.BootCount, u.reports.HasBootCount = u.rec.BootCount, true
-		req, err := u.wire.Report(u.c.Scratch, &u.reports, n, t)
+		r := u.words()
+		req, err := u.wire.Report(u.c.Chunk, &r, n, t)
 		return u.send(req, err, v1.KindAck)
 	}
 	acked := u.answered() && u.ans.Success
 	if acked {
 		u.event(EventReported, ReasonNone)
 	}
-	if u.outcomeSent {
-		u.outcomeSent = false
+	if u.saying == sayOutcome {
 		if acked {
 			u.rec.Outcome = state.OutcomeNone
 			u.tries = 0
@@ -521,26 +533,4 @@ func (u *Updater) report() Need {
 	}
 	u.enter(p)
 	return Need{}
-}
-
-// reportOutcome tells how the last trial ended.
-func (u *Updater) reportOutcome() {
-	im := &u.rec.Trial.Image
-	r := v1.Report{BootStatus: v1.BootFailed, Rollback: true, Error: outcomeReason(u.rec.Outcome).String()}
-	switch u.rec.Outcome {
-	case state.OutcomeConfirmed, state.OutcomeConfirmedElsewhere:
-		im = &u.rec.Confirmed
-		r = v1.Report{BootStatus: v1.BootSuccess, HasVerified: true, Verified: true,
-			HasProgress: true, Progress: 100, Error: outcomeReason(u.rec.Outcome).String()}
-	case state.OutcomeRevertedByOp:
-		im = nil
-		r.BootStatus = v1.BootNone
-	}
-	if im != nil {
-		r.NewVersion = im.Version[:im.VersionLen]
-	}
-	u.reports = r
-	u.outcomeSent = true
-	u.then = phaseIdle
-	u.enter(phaseReport)
 }

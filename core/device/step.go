@@ -3,7 +3,6 @@ package device
 import (
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/state"
-	v1 "github.com/runnel-fota/runnel/core/wire/v1"
 )
 
 // phase is where the updater is. Phases that talk to flash are split into steps
@@ -170,7 +169,7 @@ func (u *Updater) save() {
 		u.failing = ReasonState
 		u.event(EventFailed, ReasonState)
 		u.rel.known, u.inst = false, install{}
-		u.pollAt = u.c.Port.Millis() + u.c.PollMillis
+		u.pollAt = u.c.Port.Millis() + uint64(u.c.PollMillis)
 		u.enter(phaseIdle)
 		return
 	}
@@ -236,7 +235,7 @@ func (u *Updater) idle() Need {
 	now := u.c.Port.Millis()
 	switch {
 	case u.rec.Outcome != state.OutcomeNone && now >= u.wakeAt:
-		u.reportOutcome()
+		u.say(sayOutcome, phaseIdle)
 		return Need{}
 	case u.stageAt != 0 && now >= u.stageAt && !u.trial:
 		u.stageAt = 0
@@ -257,7 +256,7 @@ func (u *Updater) idle() Need {
 }
 
 func (u *Updater) toIdle() {
-	u.pollAt = u.c.Port.Millis() + u.jitter(u.c.PollMillis)
+	u.pollAt = u.c.Port.Millis() + u.jitter(uint64(u.c.PollMillis))
 	u.enter(phaseIdle)
 }
 
@@ -291,26 +290,20 @@ func (u *Updater) backoff() uint64 {
 // stamp until the next start, and the server is told why.
 func (u *Updater) fail(r Reason) {
 	u.failing = r
-	u.failed = u.rel.Image
+	u.failed = idOf(&u.rel.Digest, u.rel.Stamp)
 	u.event(EventFailed, r)
-	u.reports = v1.Report{Error: r.String(), NewVersion: u.rel.Version[:u.rel.VersionLen]}
-	if r == ReasonDigest || r == ReasonImage || r == ReasonNotBootable {
-		u.reports.HasVerified = true
-	}
 	u.rel.known, u.inst = false, install{}
 	u.tries = 0
-	if u.c.Store != nil && u.badAtOnce(r) {
-		u.rec.MarkBad(&u.failed)
-		u.then = phaseIdle
+	u.say(sayFailed, phaseIdle)
+	if badAtOnce(r) {
+		u.rec.MarkBad(&u.rel.Digest, u.rel.Stamp)
 		u.saveThen(phaseReport, 0)
-		return
 	}
-	u.enter(phaseReport)
 }
 
 // badAtOnce: the release itself is at fault, as far as this device can know, and
 // is not tried again unless the operator says so.
-func (u *Updater) badAtOnce(r Reason) bool {
+func badAtOnce(r Reason) bool {
 	return r == ReasonDigest || r == ReasonImage || r == ReasonNotBootable
 }
 

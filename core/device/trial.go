@@ -4,7 +4,6 @@ import (
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/digest"
 	"github.com/runnel-fota/runnel/core/state"
-	v1 "github.com/runnel-fota/runnel/core/wire/v1"
 )
 
 // judge acts on what the reset meant (boot.Judge has the table).
@@ -54,10 +53,10 @@ func (u *Updater) endTrial(o state.Outcome) {
 	tr := &u.rec.Trial
 	switch o {
 	case state.OutcomeConfirmed, state.OutcomeConfirmedElsewhere:
-		u.rec.Confirmed = tr.Image
+		u.rec.Confirmed = state.Confirmed{Digest: tr.Image.Digest, Stamp: tr.Image.Stamp}
 		tr.Stagings = 0
 	case state.OutcomeCrashed, state.OutcomeNotVerified, state.OutcomeSelfTest, state.OutcomeBootsSpent:
-		u.rec.MarkBad(&tr.Image)
+		u.rec.MarkBad(&tr.Image.Digest, tr.Image.Stamp)
 		tr.Stagings = 0
 	}
 	if o != state.OutcomeConfirmed && o != state.OutcomeConfirmedElsewhere {
@@ -81,18 +80,22 @@ func (u *Updater) stageLater() {
 	u.enter(phaseIdle)
 }
 
+// restaged is the chunk size of a release that is staged again: it is in flash
+// already and its chunks were counted the first time.
+const restaged = 1
+
 // stageAgain proves the slot anew before it is staged again.
 func (u *Updater) stageAgain() {
 	tr := &u.rec.Trial
 	u.target = tr.Slot
-	u.rel = release{Image: tr.Image, known: true, chunk: 1}
+	u.rel = release{Image: tr.Image, known: true, chunk: restaged}
 	u.inst = install{written: tr.Image.Size}
 	u.beginVerify()
 }
 
 func (u *Updater) beginTrial() {
 	u.trial, u.contact, u.selfTest = true, false, 0
-	u.trialBy = u.c.Port.Millis() + u.c.TrialMillis
+	u.trialBy = u.c.Port.Millis() + uint64(u.c.TrialMillis)
 	u.pollAt = 0
 	u.event(EventTrial, ReasonNone)
 	u.enter(phaseTrial)
@@ -211,7 +214,7 @@ func (u *Updater) checkBack() {
 		}
 		u.target = back
 		u.inst.done = 0
-		u.sha.Reset()
+		u.wire.Hash().Reset()
 		u.c.Image.Begin(u.c.Chip, u.c.Slots[back].Size())
 		u.sub = 1
 		return
@@ -229,8 +232,8 @@ func (u *Updater) checkBack() {
 		u.noWayBack()
 		return
 	}
-	if u.rec.Confirmed.Size != 0 {
-		u.rec.MarkBad(&u.rec.Confirmed) // or the next poll would bring it back
+	if u.rec.Confirmed != (state.Confirmed{}) {
+		u.rec.MarkBad(&u.rec.Confirmed.Digest, u.rec.Confirmed.Stamp) // or the next poll would bring it back
 	}
 	u.rec.Trial.Open = false
 	u.rec.Outcome = state.OutcomeRevertedByOp
@@ -257,9 +260,7 @@ func (u *Updater) otherWhole() (boot.Slot, bool) {
 func (u *Updater) noWayBack() {
 	u.failing = ReasonNoWayBack
 	u.event(EventFailed, ReasonNoWayBack)
-	u.reports = v1.Report{Rollback: false, Error: ReasonNoWayBack.String()}
-	u.then = phasePollManifest
-	u.enter(phaseReport)
+	u.say(sayFailed, phasePollManifest)
 }
 
 // walk proves what a resume may build on.
@@ -333,7 +334,7 @@ func (u *Updater) discard() {
 
 func (u *Updater) beginVerify() {
 	u.inst.done = 0
-	u.sha.Reset()
+	u.wire.Hash().Reset()
 	u.c.Image.Begin(u.c.Chip, u.slot().Size())
 	u.event(EventVerifying, ReasonNone)
 	u.enter(phaseVerify)
@@ -350,7 +351,7 @@ func (u *Updater) verify() {
 	if !done {
 		return
 	}
-	u.sha.Sum(&u.mac)
+	u.wire.Hash().Sum(&u.mac)
 	if !digest.Equal(u.mac[:], u.rel.Digest[:]) {
 		u.fail(ReasonDigest)
 		return
@@ -364,14 +365,7 @@ func (u *Updater) verify() {
 		return
 	}
 	u.event(EventVerified, ReasonNone)
-	u.reports = v1.Report{HasChunks: true, ChunkReceived: u.chunks(), TotalChunks: u.chunks(),
-		HasProgress: true, Progress: 100, HasVerified: true, Verified: true,
-		BootStatus: v1.BootPendingReboot, NewVersion: u.rel.Version[:u.rel.VersionLen]}
-	if u.rel.chunk == 1 { // staged again: its chunks were counted the first time
-		u.reports.HasChunks = false
-	}
-	u.then = phaseStage
-	u.enter(phaseReport)
+	u.say(sayVerified, phaseStage)
 }
 
 // stage notes the trial, then switches the boot record, then resets.

@@ -32,6 +32,10 @@ func (m *HMAC) SetKey(key []byte) {
 	m.Begin()
 }
 
+// Hash is the running hash, free for other use between two messages: it is lost
+// with the next Begin. A device verifies no MAC while it hashes a slot.
+func (m *HMAC) Hash() *SHA256 { return &m.run }
+
 // Begin starts a new message under the same key.
 func (m *HMAC) Begin() { m.run.h, m.run.n = m.inner, blockSize }
 

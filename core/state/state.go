@@ -16,7 +16,7 @@ import (
 
 // Size is the length of an encoded record in bytes, before it is padded to the
 // chip's program unit.
-const Size = 304
+const Size = 264
 
 // BufferSize is the length of the buffer that Load and Save need: Size rounded
 // up to the largest program unit, 256 bytes.
@@ -95,6 +95,12 @@ type Trial struct {
 	Image      Image
 }
 
+// Confirmed names the image last confirmed; Stamp 0 and a zero digest: none yet.
+type Confirmed struct {
+	Digest [32]byte
+	Stamp  uint32
+}
+
 // BadImage is remembered by the head of its digest and its stamp.
 type BadImage struct {
 	DigestHead [16]byte
@@ -105,8 +111,9 @@ type BadImage struct {
 type Record struct {
 	Trial   Trial
 	Outcome Outcome
-	// Confirmed is the image that this device last confirmed.
-	Confirmed Image
+	// Confirmed is the image that this device last confirmed. Its version is the
+	// last trial's.
+	Confirmed Confirmed
 	// NonceLimit: nonces up to it may have been used. They are reserved in blocks.
 	NonceLimit uint64
 	// BootCount counts starts of the updater, for reports.
@@ -116,19 +123,19 @@ type Record struct {
 }
 
 // MarkBad remembers an image as bad. It never forgets a newer stamp of the same image.
-func (r *Record) MarkBad(im *Image) {
+func (r *Record) MarkBad(digest *[32]byte, stamp uint32) {
 	for i := range r.Bad {
 		b := &r.Bad[i]
-		if b.used() && b.is(&im.Digest) {
-			if im.Stamp > b.Stamp {
-				b.Stamp = im.Stamp
+		if b.used() && b.is(digest) {
+			if stamp > b.Stamp {
+				b.Stamp = stamp
 			}
 			return
 		}
 	}
 	b := &r.Bad[r.BadNext%BadImages]
-	copy(b.DigestHead[:], im.Digest[:16])
-	b.Stamp = im.Stamp
+	copy(b.DigestHead[:], digest[:16])
+	b.Stamp = stamp
 	r.BadNext = (r.BadNext + 1) % BadImages
 }
 
@@ -178,8 +185,10 @@ func (r *Record) encode(p []byte, seq uint32) {
 	p[26] = r.Trial.Stagings
 	p[27] = r.Trial.Boots
 	r.Trial.Image.encode(p[28:])
-	r.Confirmed.encode(p[28+imageSize:])
-	at := 28 + 2*imageSize
+	at := 28 + imageSize
+	copy(p[at:], r.Confirmed.Digest[:])
+	le.PutUint32(p[at+32:], r.Confirmed.Stamp)
+	at += 36
 	for i := range r.Bad {
 		copy(p[at:], r.Bad[i].DigestHead[:])
 		le.PutUint32(p[at+16:], r.Bad[i].Stamp)
@@ -209,8 +218,10 @@ func (r *Record) decode(p []byte) (seq uint32, ok bool, err error) {
 	r.Trial.Stagings = p[26]
 	r.Trial.Boots = p[27]
 	r.Trial.Image.decode(p[28:])
-	r.Confirmed.decode(p[28+imageSize:])
-	at := 28 + 2*imageSize
+	at := 28 + imageSize
+	copy(r.Confirmed.Digest[:], p[at:at+32])
+	r.Confirmed.Stamp = le.Uint32(p[at+32:])
+	at += 36
 	for i := range r.Bad {
 		copy(r.Bad[i].DigestHead[:], p[at:at+16])
 		r.Bad[i].Stamp = le.Uint32(p[at+16:])

@@ -39,6 +39,13 @@ func (w *Wire) SetIdentity(id Identity) {
 	w.mac.SetKey(id.Key)
 }
 
+// ID is the device's name, empty for a silent one.
+func (w *Wire) ID() string { return w.id }
+
+// Hash is a SHA-256 to use while no request is built and no chunk is checked: it
+// shares its memory with the MAC.
+func (w *Wire) Hash() *digest.SHA256 { return w.mac.Hash() }
+
 // Manifest polls for a release.
 func (w *Wire) Manifest(buf []byte, nonce uint64, unix uint32) (Request, error) {
 	b := writer{buf: buf}
