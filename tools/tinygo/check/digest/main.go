@@ -1,0 +1,32 @@
+// Command digest reaches the exported API of core/digest.
+package main
+
+import (
+	"github.com/runnel-fota/runnel/core/digest"
+	"github.com/runnel-fota/runnel/tools/tinygo/check/board"
+)
+
+var (
+	hash digest.SHA256
+	mac  digest.HMAC
+	sum  [digest.Size]byte
+	buf  [80]byte
+)
+
+func main() {
+	board.Fill(buf[:])
+	hash.Reset()
+	hash.Write(buf[:])
+	hash.Sum(&sum)
+	board.Bytes(sum[:])
+
+	mac.SetKey(buf[:board.Input()%uint32(len(buf))])
+	mac.Begin()
+	mac.Write(buf[:])
+	mac.Sum(&sum)
+	board.Bytes(sum[:])
+	mac.Hash().Reset()
+
+	board.Output(digest.CRC32(board.Input(), buf[:]))
+	board.Flag(digest.Equal(sum[:], buf[:digest.Size]))
+}

@@ -1,0 +1,36 @@
+// Command state reaches the exported API of core/state.
+package main
+
+import (
+	"github.com/runnel-fota/runnel/core/flash"
+	"github.com/runnel-fota/runnel/core/state"
+	"github.com/runnel-fota/runnel/tools/tinygo/check/board"
+)
+
+var (
+	area    flash.Area
+	sectors state.Sectors
+	rec     state.Record
+	buf     [state.BufferSize]byte
+	digest  [32]byte
+)
+
+func main() {
+	var err error
+	area, err = flash.NewArea(board.Flash(), 0, board.Input())
+	board.Err(err)
+	sectors, err = state.NewSectors(area)
+	board.Err(err)
+	board.Err(sectors.Load(&rec, buf[:]))
+	board.Fill(digest[:])
+	rec.MarkBad(&digest, board.Input())
+	board.Flag(rec.IsBad(&digest, board.Input()))
+	for {
+		done, err := sectors.Save(&rec, buf[:])
+		board.Err(err)
+		if done || err != nil {
+			break
+		}
+	}
+	board.Text(state.Error(board.Input()).Error())
+}
