@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"time"
 )
 
@@ -145,11 +146,14 @@ type Event struct {
 }
 
 // Key is a device's or a product's pre-shared key, in the clear. It never
-// reaches a log: String hides it.
+// reaches a log: whatever prints or encodes it gets a word instead.
 type Key [32]byte
 
-func (Key) String() string   { return "(key)" }
-func (Key) GoString() string { return "(key)" }
+const hiddenKey = "(key)"
+
+func (Key) String() string               { return hiddenKey }
+func (Key) Format(s fmt.State, _ rune)   { io.WriteString(s, hiddenKey) }
+func (Key) MarshalText() ([]byte, error) { return []byte(hiddenKey), nil }
 
 // Report is what a device says of its deployment over v1; nil: not said.
 type Report struct {
