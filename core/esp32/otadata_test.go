@@ -1,0 +1,88 @@
+package esp32
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"reflect"
+	"testing"
+)
+
+func TestSeqCRC(t *testing.T) {
+	for seq, want := range map[uint32]uint32{0: 0xFFFFFFFF, 1: 0x4743989A, 2: 0x55F63774, 3: 0xED4A5011, 4: 0x709D68A8, 5: 0xC8210FCD, 0xFFFFFFFF: 0x2144DF1C} {
+		if got := SeqCRC(seq); got != want {
+			t.Errorf("sequence %d: %08X, want %08X", seq, got, want)
+		}
+	}
+}
+
+// TestSelectVectors holds Select against 1,200 cases that a real bootloader
+// decided when its code was executed.
+func TestSelectVectors(t *testing.T) {
+	raw, err := os.ReadFile("testdata/otadata-select-vectors.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cases []struct {
+		E0, E1, After0, After1 string
+		AppCount               uint32 `json:"app_count"`
+		Factory                bool
+		BootIndex              int32 `json:"boot_index"`
+		InitialContents        int   `json:"initial_contents"`
+		Ops                    []string
+	}
+	if err := json.Unmarshal(raw, &cases); err != nil {
+		t.Fatal(err)
+	}
+	if len(cases) != 1200 {
+		t.Fatalf("%d cases, 1200 expected", len(cases))
+	}
+	entry := func(s string) (e Entry) {
+		b, err := hex.DecodeString(s)
+		if err != nil || len(b) != EntrySize {
+			t.Fatalf("bad record %q", s)
+		}
+		copy(e[:], b)
+		return e
+	}
+	for i, c := range cases {
+		s := Select(entry(c.E0), entry(c.E1), c.AppCount, c.Factory, true)
+		ops := []string{}
+		for _, k := range s.Written[:s.Writes] {
+			ops = append(ops, fmt.Sprintf("erase%d", k), fmt.Sprintf("write%d", k))
+		}
+		if s.BootIndex != c.BootIndex || s.After != [2]Entry{entry(c.After0), entry(c.After1)} ||
+			s.InitialContents != (c.InitialContents == 1) || !reflect.DeepEqual(ops, c.Ops) {
+			t.Errorf("case %d: index %d, want %d; initial %v, want %d; operations %v, want %v", i, s.BootIndex, c.BootIndex, s.InitialContents, c.InitialContents, ops, c.Ops)
+		}
+	}
+}
+
+func TestLoadOrder(t *testing.T) {
+	cases := []struct {
+		start int32
+		n     uint32
+		want  []int32
+	}{
+		{1, 2, []int32{1, 0, -1, -2}},
+		{0, 2, []int32{0, -1, 1, -2}},
+		{-1, 2, []int32{-1, 0, 1, -2}},
+		{2, 4, []int32{2, 1, 0, -1, 3, -2}},
+		{-1, 0, []int32{-1, -2}},
+		{0, 0, []int32{0, -1, -2}},
+	}
+	for _, c := range cases {
+		var got []int32
+		for i := 0; ; i++ {
+			k, ok := LoadOrder(c.start, c.n, i)
+			if !ok {
+				break
+			}
+			got = append(got, k)
+		}
+		if !reflect.DeepEqual(got, c.want) {
+			t.Errorf("from %d of %d: %v, want %v", c.start, c.n, got, c.want)
+		}
+	}
+}
