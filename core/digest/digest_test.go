@@ -3,6 +3,7 @@ package digest
 import (
 	"bytes"
 	"crypto/hmac"
+	"crypto/md5"
 	"crypto/sha256"
 	"encoding/hex"
 	"hash/crc32"
@@ -64,6 +65,15 @@ func check(t *testing.T, key, data []byte, cut int) {
 		if !bytes.Equal(got[:], w.Sum(nil)) {
 			t.Fatalf("HMAC of %d bytes, key of %d", len(data), len(key))
 		}
+	}
+	var m5 MD5
+	var sum [16]byte
+	m5.Reset()
+	m5.Write(data[:cut])
+	m5.Write(data[cut:])
+	m5.Sum(&sum)
+	if sum != md5.Sum(data) {
+		t.Fatalf("MD5 of %d bytes", len(data))
 	}
 	if CRC32(CRC32(0, data[:cut]), data[cut:]) != crc32.ChecksumIEEE(data) {
 		t.Fatalf("CRC-32 of %d bytes", len(data))
