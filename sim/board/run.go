@@ -1,0 +1,308 @@
+package board
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+	"unsafe"
+
+	"github.com/runnel-fota/runnel/core/boot"
+	"github.com/runnel-fota/runnel/core/device"
+	"github.com/runnel-fota/runnel/core/esp32"
+	"github.com/runnel-fota/runnel/core/state"
+	v1 "github.com/runnel-fota/runnel/core/wire/v1"
+)
+
+// Transport carries a request and hands the answer on.
+type Transport interface {
+	Do(ctx context.Context, r v1.Request) (Answer, error)
+}
+
+// Answer is an answer being read.
+type Answer interface {
+	Head() (status int, retryAfter time.Duration)
+	Read(buf []byte) (n int, eof bool, err error)
+	Close() error
+}
+
+// Clock is the board's time. Wait returns early with the context's error.
+type Clock interface {
+	Millis() uint64
+	Unix() uint32
+	Wait(ctx context.Context, ms uint64) error
+}
+
+// RealClock is the time of day.
+type RealClock struct{ start time.Time }
+
+// NewRealClock starts now.
+func NewRealClock() *RealClock { return &RealClock{start: time.Now()} }
+
+func (c *RealClock) Millis() uint64 { return uint64(time.Since(c.start).Milliseconds()) }
+func (c *RealClock) Unix() uint32   { return uint32(time.Now().Unix()) }
+
+// Wait sleeps.
+func (c *RealClock) Wait(ctx context.Context, ms uint64) error {
+	t := time.NewTimer(time.Duration(ms) * time.Millisecond)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// VirtualClock jumps instead of waiting.
+type VirtualClock struct{ Now uint64 }
+
+func (c *VirtualClock) Millis() uint64 { return c.Now }
+func (c *VirtualClock) Unix() uint32   { return 1_800_000_000 + uint32(c.Now/1000) }
+
+// Wait moves the clock on.
+func (c *VirtualClock) Wait(ctx context.Context, ms uint64) error {
+	c.Now += ms
+	return ctx.Err()
+}
+
+// App is how the application runs.
+type App struct {
+	Transport   Transport
+	Identity    v1.Identity
+	Clock       Clock
+	ChunkBuffer int // bytes; 0: 1024. The largest chunk size that is taken
+	PollMillis  uint32
+	TrialMillis uint32
+	ReportEvery uint32
+	Seed        uint64
+	// OnStart is called with each updater, before its first Step; OnEvent with what
+	// it says; OnStep between Steps. Stop ends Run where it returns true. All may be nil.
+	OnStart func(*device.Updater, Boot)
+	OnEvent func(device.Event)
+	Stop    func() bool
+}
+
+// run is one start of the application.
+type run struct {
+	b      *Board
+	app    *App
+	reason boot.ResetReason
+	up     device.Updater
+	otad   esp32.OTAData
+	check  esp32.ImageCheck
+	store  state.Sectors
+	rng    *rand.Rand
+	dead   bool // the application can't reach any server
+}
+
+func (r *run) Millis() uint64                { return r.app.Clock.Millis() }
+func (r *run) Unix() uint32                  { return r.app.Clock.Unix() }
+func (r *run) Random() uint32                { return r.rng.Uint32() }
+func (r *run) ResetReason() boot.ResetReason { return r.reason }
+func (r *run) Bootable(boot.Slot) bool       { return true }
+func (r *run) Event(e device.Event) {
+	if r.app.OnEvent != nil {
+		r.app.OnEvent(e)
+	}
+}
+
+// ScratchBuffer is what a board hands its updater besides the chunk buffer.
+const ScratchBuffer = device.ScratchBuffer
+
+// WorkingSet is the updater's RAM in bytes on this machine: its struct, every
+// buffer it is handed, the records' and the image check's state, the areas.
+func WorkingSet(chunkBuffer, slots int) int {
+	var r run
+	return int(unsafe.Sizeof(r.up)+unsafe.Sizeof(r.otad)+unsafe.Sizeof(r.check)+unsafe.Sizeof(r.store)) +
+		chunkBuffer + ScratchBuffer + slots*areaSize
+}
+
+// Run powers the board on for the given reason and lets it run, over as many
+// resets as come, until the power is cut (ErrPowerCut), Stop says so (nil), or
+// the context ends.
+func (b *Board) Run(ctx context.Context, reason boot.ResetReason, app App) error {
+	if app.ChunkBuffer == 0 {
+		app.ChunkBuffer = 1024
+	}
+	if app.Clock == nil {
+		app.Clock = NewRealClock()
+	}
+	for n := uint64(0); ; n++ {
+		bt, err := b.Boot()
+		if err != nil {
+			return err
+		}
+		r := &run{b: b, app: &app, reason: reason, rng: rand.New(rand.NewPCG(app.Seed, n))}
+		reason, err = r.start(ctx, bt)
+		if err != nil || reason == boot.ResetUnknown {
+			return err
+		}
+	}
+}
+
+// start runs the image in the running slot until a reset; ResetUnknown: stop.
+func (r *run) start(ctx context.Context, bt Boot) (boot.ResetReason, error) {
+	b := r.b
+	t, err := b.Table()
+	if err != nil {
+		return 0, b.power(err)
+	}
+	slots, err := b.Slots(&t)
+	if err != nil {
+		return 0, err
+	}
+	head := make([]byte, markerWindow)
+	if bt.Running != boot.Factory {
+		if err := slots[bt.Running].ReadAt(head, 0); err != nil {
+			return 0, b.power(err)
+		}
+	}
+	behave := BehaviourOf(head)
+	switch behave {
+	case BehavePanic:
+		return boot.ResetPanic, nil
+	case BehaveHang:
+		if err := r.app.Clock.Wait(ctx, watchdogMillis); err != nil {
+			return 0, err
+		}
+		return boot.ResetWatchdog, nil
+	case BehaveMute:
+		r.dead = true
+	}
+	c := device.Config{Identity: r.app.Identity}
+	c.Port, c.Slots, c.Chip, c.Image, c.Events = r, slots, b.ChipID, &r.check, r
+	c.HasFactory = t.Find(esp32.TypeApp, esp32.SubtypeFactory) != nil
+	c.Chunk, c.Scratch = make([]byte, r.app.ChunkBuffer), make([]byte, ScratchBuffer)
+	c.PollMillis, c.TrialMillis, c.ReportEvery = r.app.PollMillis, r.app.TrialMillis, r.app.ReportEvery
+	od, err := b.area(&t, esp32.TypeData, esp32.SubtypeOTA)
+	if err != nil {
+		return 0, err
+	}
+	if r.otad, err = esp32.NewOTAData(od, bt.Running, uint8(len(slots))); err != nil {
+		return 0, fmt.Errorf("this board can't be updated: %w", err)
+	}
+	c.Boot = &r.otad
+	if c.Journal, err = b.area(&t, esp32.TypeRunnel, esp32.SubtypeJournal); err != nil {
+		return 0, err
+	}
+	st, err := b.area(&t, esp32.TypeRunnel, esp32.SubtypeState)
+	if err != nil {
+		return 0, err
+	}
+	if st.Size() != 0 {
+		if r.store, err = state.NewSectors(st); err != nil {
+			return 0, err
+		}
+		c.Store = &r.store
+	}
+	if behave == BehaveEarly {
+		if err := r.confirmEarly(); err != nil {
+			return 0, b.power(err)
+		}
+	}
+	if err := device.New(&r.up, c); err != nil {
+		return 0, err
+	}
+	if r.app.OnStart != nil {
+		r.app.OnStart(&r.up, bt)
+	}
+	return r.loop(ctx, c.Scratch, behave)
+}
+
+// watchdogMillis is how long a hanging application lives.
+const watchdogMillis = 5000
+
+// confirmEarly is what the Arduino core does before setup().
+func (r *run) confirmEarly() error {
+	if err := r.otad.Load(); err != nil {
+		return err
+	}
+	for {
+		done, err := r.otad.Step(boot.GoalConfirm, r.otad.Running())
+		if done || errors.Is(err, esp32.ErrNotActive) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// loop does what the updater needs until it wants a reset.
+func (r *run) loop(ctx context.Context, buf []byte, behave Behaviour) (boot.ResetReason, error) {
+	var ans Answer
+	closeAnswer := func() error {
+		if ans == nil {
+			return nil
+		}
+		a := ans
+		ans = nil
+		return a.Close()
+	}
+	defer func() {
+		if err := closeAnswer(); err != nil && r.app.OnEvent != nil {
+			r.Event(device.Event{Kind: device.EventUnreachable})
+		}
+	}()
+	for {
+		if r.b.Chip.Dead() {
+			return 0, ErrPowerCut
+		}
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		if r.app.Stop != nil && r.app.Stop() {
+			return boot.ResetUnknown, nil
+		}
+		need := r.up.Step()
+		switch need.Kind {
+		case device.NeedSend:
+			a, err := r.send(ctx)
+			if err != nil {
+				r.up.Broken()
+				break
+			}
+			ans = a
+			status, retry := a.Head()
+			r.up.Response(status, uint64(retry.Milliseconds()))
+		case device.NeedBytes:
+			n, eof, err := ans.Read(buf)
+			r.up.Feed(buf[:n])
+			switch {
+			case err != nil:
+				r.up.Broken()
+			case eof:
+				r.up.EndOfBody()
+			}
+			if err != nil || eof {
+				// A broken body was told already; closing it adds nothing.
+				_ = closeAnswer()
+			}
+		case device.NeedTime:
+			if err := r.app.Clock.Wait(ctx, min(need.Wait, maxWait)); err != nil {
+				return 0, err
+			}
+		case device.NeedSelfTest:
+			r.up.SelfTest(behave != BehaveSelfTest)
+		case device.NeedReset:
+			return boot.ResetSoftware, nil
+		default:
+			// Feed ends an answer early where it is wrong: drop the rest.
+			if ans != nil {
+				_ = closeAnswer()
+			}
+		}
+	}
+}
+
+// maxWait keeps the loop looking at Stop and at the power.
+const maxWait = 1000
+
+func (r *run) send(ctx context.Context) (Answer, error) {
+	if r.dead {
+		return nil, errors.New("no network")
+	}
+	return r.app.Transport.Do(ctx, r.up.Request())
+}

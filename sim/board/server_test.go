@@ -1,0 +1,120 @@
+package board
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	v1 "github.com/runnel-fota/runnel/core/wire/v1"
+)
+
+// fakeServer answers the v1 wire from memory, and can be told to misbehave.
+type fakeServer struct {
+	key      []byte
+	image    []byte // on offer; nil: nothing
+	version  string
+	stamp    int64
+	chunk    int
+	rollback bool
+	down     bool
+	reports  []map[string]any
+	fetched  int // bytes of chunks served
+	chunks   int
+	mangle   func(n int, answer map[string]any) // of a chunk
+	lastN    string
+}
+
+func (s *fakeServer) Do(_ context.Context, r v1.Request) (Answer, error) {
+	if s.down {
+		return nil, errors.New("down")
+	}
+	u, err := url.Parse(string(r.Target))
+	if err != nil {
+		return nil, err
+	}
+	m := hmac.New(sha256.New, s.key)
+	m.Write(r.Target)
+	m.Write(r.Nonce)
+	m.Write(r.Timestamp)
+	if hex.EncodeToString(m.Sum(nil)) != string(r.MAC) {
+		return text(401, `{"error":"mac"}`), nil
+	}
+	if len(r.Nonce) < len(s.lastN) || len(r.Nonce) == len(s.lastN) && string(r.Nonce) <= s.lastN {
+		return text(401, `{"error":"nonce"}`), nil
+	}
+	s.lastN = string(r.Nonce)
+	switch u.Path {
+	case v1.RollbackPath:
+		rb := s.rollback
+		s.rollback = false
+		return text(200, fmt.Sprintf(`{"rollback_required":%v}`, rb)), nil
+	case v1.ManifestPath:
+		if s.image == nil {
+			return text(200, `{}`), nil
+		}
+		sum := sha256.Sum256(s.image)
+		return text(200, fmt.Sprintf(`{"fota":{"manifest":{"version":%q,"size":%d,"hash":"%x","chunk_size":%d,"uploaded_at":%d}}}`,
+			s.version, len(s.image), sum, s.chunk, s.stamp)), nil
+	case v1.ChunkPath:
+		n, err := strconv.Atoi(u.Query().Get("chunk_number"))
+		if err != nil || n*s.chunk >= len(s.image) {
+			return text(404, `{"error":"Chunk not found"}`), nil
+		}
+		data := s.image[n*s.chunk : min((n+1)*s.chunk, len(s.image))]
+		s.fetched += len(data)
+		s.chunks++
+		m := hmac.New(sha256.New, s.key)
+		m.Write(data)
+		mac := hex.EncodeToString(m.Sum(nil))
+		a := map[string]any{"chunk_number": n, "data": base64.StdEncoding.EncodeToString(data), "mac": mac, "hmac": mac, "size": len(data)}
+		if s.mangle != nil {
+			s.mangle(n, a)
+		}
+		b, err := json.Marshal(a)
+		return text(200, string(b)), err
+	case v1.StatusPath:
+		var body struct {
+			FotaStatus map[string]any `json:"fota_status"`
+		}
+		if err := json.Unmarshal(r.Body, &body); err != nil {
+			return nil, err
+		}
+		s.reports = append(s.reports, body.FotaStatus)
+		return text(200, `{"status":"success"}`), nil
+	}
+	return text(404, `{}`), nil
+}
+
+// said is whether any report has the member with the value.
+func (s *fakeServer) said(member string, value any) bool {
+	for _, r := range s.reports {
+		if r[member] == value {
+			return true
+		}
+	}
+	return false
+}
+
+type textAnswer struct {
+	status int
+	r      *strings.Reader
+}
+
+func text(status int, s string) Answer { return &textAnswer{status, strings.NewReader(s)} }
+
+func (a *textAnswer) Head() (int, time.Duration) { return a.status, 0 }
+func (a *textAnswer) Close() error               { return nil }
+func (a *textAnswer) Read(p []byte) (int, bool, error) {
+	n, err := a.r.Read(p)
+	return n, errors.Is(err, io.EOF), nil
+}
