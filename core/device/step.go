@@ -190,8 +190,9 @@ func (u *Updater) start() {
 		}
 		u.rec.BootCount++
 		u.nonce = u.rec.NonceLimit
-		// A board that lost its counter goes on above it by its clock.
-		if t := uint64(u.c.Port.Unix()) << 4; t > u.nonce {
+		// A board without a store, or with a lost one, goes on above its counter by
+		// its clock: 256 nonces a second are more than it can use.
+		if t := uint64(u.c.Port.Unix()) << 8; t > u.nonce {
 			u.nonce = t
 		}
 		u.reserved = u.nonce

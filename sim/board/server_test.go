@@ -32,9 +32,11 @@ type fakeServer struct {
 	chunks   int
 	mangle   func(n int, answer map[string]any) // of a chunk
 	lastN    string
+	clock    *VirtualClock // moves by a round trip with each request
 }
 
 func (s *fakeServer) Do(_ context.Context, r v1.Request) (Answer, error) {
+	s.clock.Now += 10 // ms
 	if s.down {
 		return nil, errors.New("down")
 	}
