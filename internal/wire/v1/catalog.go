@@ -1,0 +1,64 @@
+package v1
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/runnel-fota/runnel/internal/fleet"
+)
+
+// catalog is all releases in memory, read again when the generation moved.
+type catalog struct {
+	source fleet.Catalogue
+	now    atomic.Pointer[releases]
+	mu     sync.Mutex // one reader at a time
+}
+
+// releases is a snapshot; nothing in it changes.
+type releases struct {
+	generation int64
+	byID       map[int64]*fleet.Release
+	newest     map[string]*fleet.Release // by product
+	products   []string
+}
+
+func (c *catalog) get(ctx context.Context) (*releases, error) {
+	gen, err := c.source.Generation(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if r := c.now.Load(); r != nil && r.generation == gen {
+		return r, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r := c.now.Load(); r != nil && r.generation >= gen {
+		return r, nil
+	}
+	gen, list, err := c.source.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := &releases{generation: gen, byID: make(map[int64]*fleet.Release, len(list)),
+		newest: make(map[string]*fleet.Release), products: fleet.Products(list)}
+	for i := range list {
+		r.byID[list[i].ID] = &list[i]
+	}
+	for _, p := range r.products {
+		if n := fleet.Newest(list, p); n != nil {
+			r.newest[p] = n
+		}
+	}
+	c.now.Store(r)
+	return r, nil
+}
+
+// published is the release if devices may have it.
+func (r *releases) published(id int64) *fleet.Release {
+	rel := r.byID[id]
+	if rel == nil || rel.State != fleet.ReleasePublished {
+		return nil
+	}
+	return rel
+}

@@ -1,0 +1,232 @@
+package v1
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/runnel-fota/runnel/internal/fleet"
+)
+
+// The operator's calls of the original server, for scripts that exist. product
+// and device_id are ours where the original has no word for them.
+
+const (
+	defaultChunkSize = 1024 // bytes
+	defaultLogs      = 100
+	maxLogs          = 1000
+)
+
+type uploadBody struct {
+	Version   string  `json:"version"`
+	Size      *int64  `json:"size"`
+	Hash      string  `json:"hash"`
+	ChunkSize *int    `json:"chunk_size"`
+	Data      *string `json:"firmware_data"`
+	Product   string  `json:"product"`
+}
+
+type uploadAnswer struct {
+	Status      string   `json:"status"`
+	Message     string   `json:"message"`
+	Manifest    manifest `json:"manifest"`
+	TotalChunks int      `json:"total_chunks"`
+}
+
+func (s *Server) upload(w http.ResponseWriter, r *http.Request) {
+	select {
+	case s.uploads <- struct{}{}:
+		defer func() { <-s.uploads }()
+	default:
+		s.fail(w, r, fleet.Errorf(fleet.CodeBusy, "too many uploads at once"))
+		return
+	}
+	// Base64 and the members around it.
+	limit := int64(base64.StdEncoding.EncodedLen(int(s.c.MaxImage))) + 4096
+	// The server's read time-out is for devices' small bodies.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(uploadTimeout))
+	body, err := readBody(w, r, limit)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	var u uploadBody
+	if err := json.Unmarshal(body, &u); err != nil {
+		s.fail(w, r, fleet.Errorf(fleet.CodeInvalid, "Invalid JSON"))
+		return
+	}
+	if u.Version == "" || u.Size == nil || u.Hash == "" || u.Data == nil {
+		s.fail(w, r, fleet.Errorf(fleet.CodeInvalid, "Missing required fields"))
+		return
+	}
+	image, err := base64.StdEncoding.DecodeString(*u.Data)
+	if err != nil {
+		s.fail(w, r, fleet.Errorf(fleet.CodeInvalid, "Invalid base64: %v", err))
+		return
+	}
+	digest := fleet.Digest(sha256.Sum256(image))
+	if !strings.EqualFold(u.Hash, digest.String()) {
+		s.fail(w, r, fleet.Errorf(fleet.CodeInvalid, "Hash mismatch"))
+		return
+	}
+	if *u.Size != int64(len(image)) {
+		s.fail(w, r, fleet.Errorf(fleet.CodeInvalid, "Size mismatch: %d bytes announced, %d sent", *u.Size, len(image)))
+		return
+	}
+	chunkSize := defaultChunkSize
+	if u.ChunkSize != nil {
+		chunkSize = *u.ChunkSize
+	}
+	product := u.Product
+	if product == "" {
+		product = fleet.DefaultProduct
+	}
+	rel, created, err := s.c.Publisher.PublishImage(r.Context(), product, u.Version, chunkSize, &digest, bytes.NewReader(image))
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if created {
+		for _, name := range []string{fleet.EventHashVerified, fleet.EventChunkingStarted} {
+			detail := fmt.Sprintf("%d chunks of %d bytes", rel.Chunks(), rel.ChunkSize)
+			if name == fleet.EventHashVerified {
+				detail = rel.Image.Digest.String()
+			}
+			e := fleet.Event{Time: s.c.Now(), Version: rel.Version, Name: name, Detail: detail, Proven: true}
+			if err := s.c.Events.Append(r.Context(), e); err != nil {
+				s.fail(w, r, err) // published all the same; the same upload again succeeds
+				return
+			}
+		}
+	}
+	writeJSON(w, http.StatusOK, uploadAnswer{Status: "success", Message: "Firmware " + rel.Version + " uploaded",
+		Manifest: manifestOf(&rel, rel.PublishedAt), TotalChunks: rel.Chunks()})
+}
+
+type deviceStatus struct {
+	ChunkReceived int    `json:"chunk_received"`
+	Verified      bool   `json:"verified"`
+	BootStatus    string `json:"boot_status"`
+	Rollback      bool   `json:"rollback"`
+	Error         string `json:"error"`
+	LastUpdate    string `json:"last_update"`
+	Proven        bool   `json:"proven"`
+}
+
+type statusAnswer struct {
+	Manifest     *manifest               `json:"manifest"`
+	TotalChunks  int                     `json:"total_chunks"`
+	DeviceStatus map[string]deviceStatus `json:"device_status"`
+}
+
+func (s *Server) fleetStatus(w http.ResponseWriter, r *http.Request) {
+	product := r.URL.Query().Get("product")
+	cat, err := s.cat.get(r.Context())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	deps, err := s.c.Deployments.ListDeployments(r.Context())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	a := statusAnswer{DeviceStatus: make(map[string]deviceStatus, len(deps))}
+	var newest *fleet.Release
+	for p, n := range cat.newest {
+		if (product == "" || p == product) && (newest == nil || n.PublishedAt.After(newest.PublishedAt)) {
+			newest = n
+		}
+	}
+	if newest != nil {
+		m := manifestOf(newest, newest.PublishedAt)
+		a.Manifest, a.TotalChunks = &m, m.TotalChunks
+	}
+	for _, d := range deps {
+		if rel := cat.byID[d.ReleaseID]; product != "" && (rel == nil || rel.Product != product) {
+			continue
+		}
+		a.DeviceStatus[d.Device] = deviceStatus{ChunkReceived: d.ChunksReceived, Verified: d.Verified, BootStatus: d.BootStatus,
+			Rollback: d.State == fleet.StateReverted, Error: d.Reason, LastUpdate: d.UpdatedAt.UTC().Format(stampLayout), Proven: d.Proven}
+	}
+	writeJSON(w, http.StatusOK, a)
+}
+
+type rollbackAnswer struct {
+	Success bool   `json:"success"`
+	Message string `json:"message"`
+	Device  string `json:"device_id"`
+	Reason  string `json:"reason"`
+}
+
+func (s *Server) orderRollback(w http.ResponseWriter, r *http.Request) {
+	body, err := readBody(w, r, maxOrderBody)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	var o struct {
+		Device string `json:"device_id"`
+		Reason string `json:"reason"`
+	}
+	if len(bytes.TrimSpace(body)) > 0 {
+		if err := json.Unmarshal(body, &o); err != nil {
+			s.fail(w, r, fleet.Errorf(fleet.CodeInvalid, "Invalid JSON"))
+			return
+		}
+	}
+	if o.Device == "" {
+		o.Device = fleet.AllDevices
+	}
+	o.Reason = fleet.CleanText(o.Reason, fleet.MaxText)
+	if o.Reason == "" {
+		o.Reason = "ordered by an operator"
+	}
+	n, err := s.c.Orders.OrderRollback(r.Context(), o.Device, o.Reason, s.c.Now())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, rollbackAnswer{Success: true, Message: fmt.Sprintf("Rollback ordered for %d devices", n), Device: o.Device, Reason: o.Reason})
+}
+
+type logLine struct {
+	Time    string `json:"timestamp"`
+	Event   string `json:"event"`
+	Device  string `json:"device_id,omitempty"`
+	Version string `json:"version,omitempty"`
+	Detail  string `json:"details,omitempty"`
+	Proven  bool   `json:"proven"`
+}
+
+func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	limit := defaultLogs
+	if text := q.Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			s.fail(w, r, fleet.Errorf(fleet.CodeInvalid, "limit is not a number from 1 to %d", maxLogs))
+			return
+		}
+		limit = min(n, maxLogs)
+	}
+	events, total, err := s.c.Events.Events(r.Context(), q.Get("device_id"), limit)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	lines := make([]logLine, 0, len(events))
+	for _, e := range events {
+		lines = append(lines, logLine{e.Time.UTC().Format(stampLayout), e.Name, e.Device, e.Version, e.Detail, e.Proven})
+	}
+	writeJSON(w, http.StatusOK, struct {
+		Total int       `json:"total"`
+		Logs  []logLine `json:"logs"`
+	}{total, lines})
+}

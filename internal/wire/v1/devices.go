@@ -1,0 +1,267 @@
+package v1
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/runnel-fota/runnel/internal/fleet"
+)
+
+// device is what is in memory of one, so that a chunk costs no SQL. id, key,
+// hasKey and assurance don't change.
+type device struct {
+	id        string
+	key       fleet.Key
+	hasKey    bool
+	assurance fleet.Assurance
+
+	mu      sync.Mutex
+	nonce   uint64 // highest used
+	clocked bool
+	signed  bool      // a MAC proved it once
+	seen    time.Time // zero: nothing to write
+	dirty   bool
+	gone    bool // out of the cache: another entry may be in use
+	posts   int // reports on their way to the store, which stores their nonces itself
+	// offer is the release whose chunks it gets: that of its last poll, so that one which comes up
+	// in mid-download does not mix with it. 0: it has not polled since the entry was made.
+	offer int64
+	asked bool // offer is known, be it none
+}
+
+func (d *device) isClocked() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.clocked
+}
+
+func (d *device) above(n uint64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return n > d.nonce
+}
+
+// use takes the nonce if it is above the last and no further than jump. post
+// keeps it from being written behind until posted is called.
+func (d *device) use(n uint64, clocked bool, jump uint64, now time.Time, post bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.gone {
+		return fleet.Errorf(fleet.CodeBusy, "try again")
+	}
+	if n <= d.nonce {
+		return errReplay("the nonce was used")
+	}
+	if d.nonce != 0 && n-d.nonce > jump {
+		return errReplay("the nonce leaps too far; an operator can reset it")
+	}
+	if d.clocked && !clocked {
+		return errReplay("the timestamp is shorter than this device's were")
+	}
+	d.nonce, d.signed, d.dirty = n, true, true
+	d.clocked = d.clocked || clocked
+	d.seen = now
+	if post {
+		d.posts++
+	}
+	return nil
+}
+
+func (d *device) posted() {
+	d.mu.Lock()
+	d.posts--
+	d.mu.Unlock()
+}
+
+// seenSilent notes a request without a MAC, but not in the name of a device that
+// has proven itself.
+func (d *device) seenSilent(now time.Time) {
+	d.mu.Lock()
+	if !d.signed {
+		d.seen, d.dirty = now, true
+	}
+	d.mu.Unlock()
+}
+
+func (d *device) setOffer(release int64) {
+	d.mu.Lock()
+	d.offer, d.asked = release, true
+	d.mu.Unlock()
+}
+
+func (d *device) lastOffer() (release int64, asked bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.offer, d.asked
+}
+
+// deviceCache holds devices in use, limit at most. Unknown ones are not held.
+type deviceCache struct {
+	store fleet.Devices
+	limit int
+	load  singleflight.Group
+
+	mu   sync.RWMutex
+	byID map[string]*device
+
+	writeMu sync.Mutex // one writer to the store, and no reset beside it
+}
+
+func newDeviceCache(store fleet.Devices, limit int) *deviceCache {
+	return &deviceCache{store: store, limit: limit, byID: make(map[string]*device)}
+}
+
+func (c *deviceCache) get(ctx context.Context, id string) (*device, error) {
+	c.mu.RLock()
+	d := c.byID[id]
+	c.mu.RUnlock()
+	if d != nil {
+		return d, nil
+	}
+	v, err, _ := c.load.Do(id, func() (any, error) { return c.read(context.WithoutCancel(ctx), id) })
+	if err != nil {
+		return nil, err
+	}
+	return v.(*device), nil
+}
+
+func (c *deviceCache) read(ctx context.Context, id string) (*device, error) {
+	// A reset waits, so that what is read here is not from before it.
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	c.mu.RLock()
+	have := c.byID[id]
+	full := len(c.byID) >= c.limit
+	c.mu.RUnlock()
+	if have != nil {
+		return have, nil
+	}
+	known, err := c.store.Device(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	d := &device{id: id, nonce: known.Nonce, clocked: known.Clocked, signed: known.Signed || known.Nonce > 0}
+	d.key, d.assurance, err = c.store.DeviceKey(ctx, id)
+	switch fleet.CodeOf(err) {
+	case "":
+		d.hasKey = true
+	case fleet.CodeNotFound:
+	default:
+		return nil, err
+	}
+	if full {
+		if err := c.makeRoom(ctx); err != nil {
+			return nil, err
+		}
+	}
+	c.mu.Lock()
+	c.byID[id] = d
+	c.mu.Unlock()
+	return d, nil
+}
+
+// makeRoom drops a sixteenth, of those that have nothing unwritten. writeMu is held.
+func (c *deviceCache) makeRoom(ctx context.Context) error {
+	if err := c.flushLocked(ctx); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	want := c.limit - c.limit/16 - 1
+	for id, d := range c.byID {
+		if len(c.byID) <= want {
+			break
+		}
+		d.mu.Lock()
+		if !d.dirty && d.posts == 0 {
+			d.gone = true
+			delete(c.byID, id)
+		}
+		d.mu.Unlock()
+	}
+	if len(c.byID) >= c.limit {
+		return fleet.Errorf(fleet.CodeBusy, "too many devices at once")
+	}
+	return nil
+}
+
+// flush writes what is not written yet.
+func (c *deviceCache) flush(ctx context.Context) error {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	return c.flushLocked(ctx)
+}
+
+func (c *deviceCache) flushLocked(ctx context.Context) error {
+	var seen []fleet.Seen
+	var of []*device
+	c.mu.RLock()
+	for _, d := range c.byID {
+		d.mu.Lock()
+		// A report's nonce must not be in the store before the report: it would be refused as used.
+		if d.dirty && d.posts == 0 {
+			seen = append(seen, fleet.Seen{Device: d.id, Nonce: d.nonce, Clocked: d.clocked, At: d.seen})
+			of = append(of, d)
+			d.dirty = false
+		}
+		d.mu.Unlock()
+	}
+	c.mu.RUnlock()
+	if len(seen) == 0 {
+		return nil
+	}
+	err := c.store.SaveSeen(ctx, seen)
+	if err != nil {
+		for _, d := range of {
+			d.mu.Lock()
+			d.dirty = true
+			d.mu.Unlock()
+		}
+	}
+	return err
+}
+
+// without runs change while nothing of the device is in memory, nor gets there.
+func (c *deviceCache) without(id string, change func() error) error {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	err := change()
+	if err == nil {
+		c.mu.Lock()
+		c.drop(id)
+		c.mu.Unlock()
+	}
+	return err
+}
+
+// drop takes a device out; mu is held.
+func (c *deviceCache) drop(id string) {
+	if d := c.byID[id]; d != nil {
+		d.mu.Lock()
+		d.gone = true
+		d.mu.Unlock()
+		delete(c.byID, id)
+	}
+}
+
+// forgetShared drops all that have no key of their own, once their nonces are
+// written: a product's key has changed. A nonce used between the writing and the
+// dropping is forgotten with the key that it was signed with.
+func (c *deviceCache) forgetShared(ctx context.Context) error {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	if err := c.flushLocked(ctx); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, d := range c.byID {
+		if d.assurance != fleet.AssuranceOwn {
+			c.drop(id)
+		}
+	}
+	return nil
+}

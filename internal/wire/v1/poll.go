@@ -1,0 +1,269 @@
+package v1
+
+import (
+	"context"
+	"encoding/base64"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/runnel-fota/runnel/internal/fleet"
+)
+
+// stampLayout is uploaded_at: ISO 8601, UTC, whole seconds. It sorts as text and
+// every fielded client that looks at it compares it as text or parses this form.
+const stampLayout = "2006-01-02T15:04:05Z"
+
+// manifest is the wire's; its order is the original's.
+type manifest struct {
+	Version     string `json:"version"`
+	Size        int64  `json:"size"`
+	Hash        string `json:"hash"`
+	ChunkSize   int    `json:"chunk_size"`
+	UploadedAt  string `json:"uploaded_at"`
+	TotalChunks int    `json:"total_chunks"`
+}
+
+func manifestOf(r *fleet.Release, stamp time.Time) manifest {
+	return manifest{Version: r.Version, Size: r.Image.Size, Hash: r.Image.Digest.String(), ChunkSize: r.ChunkSize,
+		UploadedAt: stamp.UTC().Format(stampLayout), TotalChunks: r.Chunks()}
+}
+
+type offerBody struct {
+	Fota struct {
+		Manifest manifest `json:"manifest"`
+	} `json:"fota"`
+}
+
+// decide asks the domain what the device may get now.
+func (s *Server) decide(ctx context.Context, id string) (fleet.Decision, error) {
+	cat, err := s.cat.get(ctx)
+	if err != nil {
+		return fleet.Decision{}, err
+	}
+	dev, err := s.c.Devices.Device(ctx, id)
+	if err != nil {
+		return fleet.Decision{}, err
+	}
+	newest := cat.newest[fleet.ProductOf(dev, cat.products)]
+	var dep *fleet.Deployment
+	if newest != nil {
+		d, err := s.c.Deployments.DeploymentOf(ctx, id, newest.ID)
+		switch fleet.CodeOf(err) {
+		case "":
+			dep = &d
+		case fleet.CodeNotFound:
+		default:
+			return fleet.Decision{}, err
+		}
+	}
+	return fleet.OfferFor(dev, newest, dep, s.c.Now()), nil
+}
+
+func (s *Server) manifest(w http.ResponseWriter, r *http.Request, c caller) error {
+	d, err := s.decide(r.Context(), c.dev.id)
+	if err != nil {
+		return err
+	}
+	if d.Release == nil {
+		c.dev.setOffer(0)
+		writeBody(w, http.StatusOK, []byte("{}"))
+		return nil
+	}
+	c.dev.setOffer(d.Release.ID)
+	var b offerBody
+	b.Fota.Manifest = manifestOf(d.Release, d.PublishedAt)
+	writeJSON(w, http.StatusOK, b)
+	return nil
+}
+
+// offered is the release whose chunks the device gets: that of its last poll.
+// After a restart of the server it is the one that it was downloading, else what
+// it would be offered.
+func (s *Server) offered(ctx context.Context, dev *device) (*fleet.Release, error) {
+	cat, err := s.cat.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if id, asked := dev.lastOffer(); asked {
+		return cat.published(id), nil
+	}
+	var rel *fleet.Release
+	dep, err := s.c.Deployments.Deployment(ctx, dev.id)
+	switch fleet.CodeOf(err) {
+	case "":
+		if dep.State == fleet.StateDownloading {
+			rel = cat.published(dep.ReleaseID)
+		}
+	case fleet.CodeNotFound:
+	default:
+		return nil, err
+	}
+	if rel == nil {
+		d, err := s.decide(ctx, dev.id)
+		if err != nil {
+			return nil, err
+		}
+		rel = d.Release
+	}
+	if rel != nil {
+		dev.setOffer(rel.ID)
+		return rel, nil
+	}
+	dev.setOffer(0)
+	return nil, nil
+}
+
+// answers are the buffers of chunks' answers on their way out.
+var answers = sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b }}
+
+var jsonType = []string{"application/json"}
+
+func (s *Server) chunk(w http.ResponseWriter, r *http.Request, c caller) error {
+	rel, err := s.offered(r.Context(), c.dev)
+	if err != nil {
+		return err
+	}
+	if rel == nil {
+		chunkNotFound(w)
+		return nil
+	}
+	if !c.dev.hasKey {
+		// Only a silent device gets here without a key: the others proved theirs.
+		return fleet.Errorf(fleet.CodeForbidden, "the device has no key to sign chunks with")
+	}
+	want, err := parseChunk(r.URL.RawQuery, rel.ChunkSize)
+	if err != nil {
+		return err
+	}
+	p, err := s.images.get(r.Context(), rel)
+	if err != nil {
+		return err
+	}
+	var data, text []byte
+	if want.number >= 0 {
+		data, text = p.chunk(uint64(want.number))
+	} else if want.offset < int64(len(p.image)) {
+		data = p.image[want.offset:min(want.offset+want.size, int64(len(p.image)))]
+		want.number = want.offset / int64(rel.ChunkSize)
+	}
+	if len(data) == 0 {
+		chunkNotFound(w)
+		return nil
+	}
+	buf := answers.Get().(*[]byte)
+	b := append((*buf)[:0], `{"chunk_number":`...)
+	b = strconv.AppendInt(b, want.number, 10)
+	b = append(b, `,"data":"`...)
+	if text != nil {
+		b = append(b, text...)
+	} else {
+		b = base64.StdEncoding.AppendEncode(b, data)
+	}
+	b = append(b, `","mac":"`...)
+	at := len(b)
+	b = appendMAC(b, &c.dev.key, data)
+	// Some clients read hmac.
+	b = append(b, `","hmac":"`...)
+	b = append(b, b[at:at+64]...)
+	b = append(b, `","size":`...)
+	b = strconv.AppendInt(b, int64(len(data)), 10)
+	b = append(b, '}')
+	h := w.Header()
+	h["Content-Type"] = jsonType
+	h["Content-Length"] = []string{strconv.Itoa(len(b))}
+	_, _ = w.Write(b) // who hung up asks again
+	*buf = b
+	answers.Put(buf)
+	return nil
+}
+
+func chunkNotFound(w http.ResponseWriter) {
+	writeError(w, http.StatusNotFound, string(fleet.CodeNotFound), "Chunk not found")
+}
+
+// span is what a chunk's request asks for: number, or where that is negative size
+// bytes from offset.
+type span struct{ number, offset, size int64 }
+
+// parseChunk reads ?chunk_number=N, ?chunk=N or ?offset=B&size=S. Fifteen digits
+// are far past every end and fit an int64.
+func parseChunk(rawQuery string, chunkSize int) (span, error) {
+	const digits = 15
+	bad := func(what string) (span, error) {
+		return span{}, fleet.Errorf(fleet.CodeInvalid, "%s", what)
+	}
+	// The form that nearly all send, without a map.
+	const name = "chunk_number="
+	if len(rawQuery) > len(name) && rawQuery[:len(name)] == name {
+		if n, ok := parseDecimal(rawQuery[len(name):], digits); ok {
+			return span{number: int64(n)}, nil
+		}
+	}
+	q, err := url.ParseQuery(rawQuery)
+	if err != nil {
+		return bad("the query is malformed")
+	}
+	one := func(key string) (int64, bool) {
+		n, ok := parseDecimal(q.Get(key), digits)
+		return int64(n), ok && len(q[key]) == 1
+	}
+	for _, key := range []string{"chunk_number", "chunk"} {
+		if q.Has(key) {
+			n, ok := one(key)
+			if !ok {
+				return bad(key + " is not a chunk's number")
+			}
+			return span{number: n}, nil
+		}
+	}
+	if !q.Has("offset") {
+		return bad("chunk_number is missing")
+	}
+	off, ok := one("offset")
+	if !ok {
+		return bad("offset is not a number of bytes")
+	}
+	size := int64(chunkSize)
+	if q.Has("size") {
+		if size, ok = one("size"); !ok || size == 0 {
+			return bad("size is not a number of bytes")
+		}
+	}
+	if size > fleet.MaxChunkSize {
+		return bad("size is larger than any chunk")
+	}
+	return span{number: -1, offset: off, size: size}, nil
+}
+
+type rollbackBody struct {
+	Required bool   `json:"rollback_required"`
+	Reason   string `json:"reason,omitempty"`
+}
+
+func (s *Server) rollbackStatus(w http.ResponseWriter, r *http.Request, c caller) error {
+	dev, err := s.c.Devices.Device(r.Context(), c.dev.id)
+	if err != nil {
+		return err
+	}
+	now := s.c.Now()
+	// Who speaks without a MAC in the name of a device that has one must not use up its order.
+	if !fleet.RollbackDue(dev, now) || !c.proven && c.dev.hasProven() {
+		writeJSON(w, http.StatusOK, rollbackBody{})
+		return nil
+	}
+	// Noted first: an order that was noted and got lost is repeated.
+	if err := s.c.Orders.RollbackSent(r.Context(), dev.ID, now); err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, rollbackBody{true, dev.RollbackReason})
+	return nil
+}
+
+func (d *device) hasProven() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.signed
+}
