@@ -1,0 +1,140 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"github.com/runnel-fota/runnel/internal/fleet"
+)
+
+const latestOrder = " ORDER BY p.proven DESC, p.started_at DESC, p.release_id DESC LIMIT 1"
+
+// Deployment implements fleet.Deployments.
+func (s *Store) Deployment(ctx context.Context, device string) (fleet.Deployment, error) {
+	p, err := scanDeployment(s.readers.QueryRowContext(ctx, "SELECT "+deploymentColumns+deploymentTables+"WHERE p.device = ?"+latestOrder, device))
+	return p, wrap("deployment", notFound(err, "device %s has no deployment", fleet.CleanText(device, fleet.MaxDeviceID)))
+}
+
+// DeploymentOf implements fleet.Deployments.
+func (s *Store) DeploymentOf(ctx context.Context, device string, releaseID int64) (fleet.Deployment, error) {
+	p, err := scanDeployment(s.readers.QueryRowContext(ctx, "SELECT "+deploymentColumns+deploymentTables+"WHERE p.device = ? AND p.release_id = ?", device, releaseID))
+	return p, wrap("deployment", notFound(err, "device %s has no deployment of release %d", fleet.CleanText(device, fleet.MaxDeviceID), releaseID))
+}
+
+// ListDeployments implements fleet.Deployments.
+func (s *Store) ListDeployments(ctx context.Context) (list []fleet.Deployment, err error) {
+	err = s.read(ctx, "deployments", func(t *sql.Tx) error {
+		list, err = collect(scanDeployment)(t.QueryContext(ctx, "SELECT "+deploymentColumns+` FROM devices d
+ JOIN deployments p ON p.device = d.id AND p.release_id =
+   (SELECT release_id FROM deployments WHERE device = d.id ORDER BY proven DESC, started_at DESC, release_id DESC LIMIT 1)
+ JOIN releases r ON r.id = p.release_id ORDER BY d.id`))
+		return err
+	})
+	return list, err
+}
+
+// Report implements fleet.Deployments. What a nonce of a report without proof
+// says is not believed, and so not stored.
+func (s *Store) Report(ctx context.Context, device string, r *fleet.Release, rep fleet.Report, proven bool, nonce uint64, now time.Time) error {
+	if err := checkNonce(nonce); err != nil {
+		return err
+	}
+	now = stored(now)
+	return s.w.Do(ctx, func(t *tx) error {
+		was, err := scanDevice(t.row("SELECT "+deviceColumns+" FROM devices d WHERE d.id = ?", device))
+		if err != nil {
+			return noDevice(err, device)
+		}
+		if proven && nonce > 0 {
+			if nonce <= was.Nonce {
+				return fleet.Errorf(fleet.CodeReplay, "nonce %d is not above %d, the last one of %s", nonce, was.Nonce, device)
+			}
+			was.Nonce = nonce
+		}
+		c, err := candidates(t, was, r, rep)
+		if err != nil {
+			return err
+		}
+		d, dep, events := fleet.TakeReport(was, c, rep, proven, now)
+		if err := saveDevice(t, d); err != nil {
+			return err
+		}
+		if dep.State != "" {
+			if err := saveDeployment(t, dep); err != nil {
+				return err
+			}
+		}
+		for _, e := range events {
+			if err := addEvent(t, e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// candidates looks up what fleet.TakeReport chooses from.
+func candidates(t *tx, d fleet.Device, r *fleet.Release, rep fleet.Report) (c fleet.Candidates, err error) {
+	if r != nil {
+		// What is stored counts, not the caller's copy.
+		if c.Offer, err = candidate(t, d.ID, "r.id = ?", r.ID); err != nil {
+			return c, notFound(err, "no release has the number %d", r.ID)
+		}
+	}
+	latest, err := scanDeployment(t.row("SELECT "+deploymentColumns+deploymentTables+"WHERE p.device = ?"+latestOrder, d.ID))
+	if err == nil {
+		c.Latest, err = candidate(t, d.ID, "r.id = ?", latest.ReleaseID)
+	}
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return c, err
+	}
+	if v := rep.NewVersion; v != nil && fleet.ValidateVersion(*v) == nil && (c.Offer.Release == nil || c.Offer.Release.Version != *v) {
+		products, err := readProducts(t.row(productsQuery))
+		if err != nil {
+			return c, err
+		}
+		c.Named, err = candidate(t, d.ID, "r.product = ? AND r.version = ?", fleet.ProductOf(d, products), *v)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return c, err
+		}
+	}
+	return c, nil
+}
+
+// candidate reads a release and the device's deployment of it, if there is one.
+func candidate(t *tx, device, where string, args ...any) (fleet.Candidate, error) {
+	r, err := scanRelease(t.row("SELECT "+releaseColumns+" FROM releases r WHERE "+where, args...))
+	if err != nil {
+		return fleet.Candidate{}, err
+	}
+	c := fleet.Candidate{Release: &r}
+	p, err := scanDeployment(t.row("SELECT "+deploymentColumns+deploymentTables+"WHERE p.device = ? AND p.release_id = ?", device, r.ID))
+	if err == nil {
+		c.Deployment = &p
+	} else if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
+	return c, err
+}
+
+func saveDevice(t *tx, d fleet.Device) error {
+	_, err := t.exec(`UPDATE devices SET last_seen = ?, running_version = ?, nonce = ?, signed = ?,
+ rollback_wanted = ?, rollback_reason = ?, rollback_sent_at = ? WHERE id = ?`,
+		micros(d.LastSeen), d.RunningVersion, int64(d.Nonce), flag(d.Signed),
+		flag(d.RollbackWanted), d.RollbackReason, micros(d.RollbackSentAt), d.ID)
+	return err
+}
+
+func saveDeployment(t *tx, p fleet.Deployment) error {
+	_, err := t.exec(`INSERT INTO deployments
+ (device, release_id, state, chunks_received, chunks_total, verified, boot_status, reason, proven, started_at, updated_at)
+ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ ON CONFLICT (device, release_id) DO UPDATE SET state = excluded.state, chunks_received = excluded.chunks_received,
+ chunks_total = excluded.chunks_total, verified = excluded.verified, boot_status = excluded.boot_status, reason = excluded.reason,
+ proven = excluded.proven, started_at = excluded.started_at, updated_at = excluded.updated_at`,
+		p.Device, p.ReleaseID, string(p.State), p.ChunksReceived, p.ChunksTotal, flag(p.Verified),
+		p.BootStatus, p.Reason, flag(p.Proven), micros(p.StartedAt), micros(p.UpdatedAt))
+	return err
+}

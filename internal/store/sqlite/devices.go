@@ -1,0 +1,292 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/runnel-fota/runnel/internal/fleet"
+)
+
+// AddDevice implements fleet.Devices. key nil: the device has none of its own.
+func (s *Store) AddDevice(ctx context.Context, d fleet.Device, key *fleet.Key, now time.Time) error {
+	if err := fleet.ValidateDeviceID(d.ID); err != nil {
+		return err
+	}
+	if d.Product != "" {
+		if err := fleet.ValidateProduct(d.Product); err != nil {
+			return err
+		}
+	}
+	return s.w.Do(ctx, func(t *tx) error {
+		res, err := t.exec("INSERT INTO devices (id, product, added_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", d.ID, d.Product, micros(now))
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil {
+			return err
+		} else if n == 0 {
+			return fleet.Errorf(fleet.CodeConflict, "device %s exists already", d.ID)
+		}
+		detail := "without a key of its own"
+		if key != nil {
+			detail = "with a key of its own"
+			if err := s.putKey(t, ownerDevice, d.ID, *key, now); err != nil {
+				return err
+			}
+		}
+		return addEvent(t, fleet.Event{Time: now, Device: d.ID, Name: fleet.EventDeviceAdded, Detail: detail, Proven: true})
+	})
+}
+
+// Device implements fleet.Devices.
+func (s *Store) Device(ctx context.Context, id string) (d fleet.Device, err error) {
+	err = s.read(ctx, "device", func(t *sql.Tx) error {
+		d, err = scanDevice(t.QueryRowContext(ctx, "SELECT "+deviceColumns+" FROM devices d WHERE d.id = ?", id))
+		if err != nil {
+			return noDevice(err, id)
+		}
+		return assure(ctx, t, &d)
+	})
+	return d, err
+}
+
+func noDevice(err error, id string) error {
+	return notFound(err, "no device is called %s", fleet.CleanText(id, fleet.MaxDeviceID))
+}
+
+// ListDevices implements fleet.Devices, in the order of ids.
+func (s *Store) ListDevices(ctx context.Context) (list []fleet.Device, err error) {
+	err = s.read(ctx, "devices", func(t *sql.Tx) error {
+		list, err = collect(scanDevice)(t.QueryContext(ctx, "SELECT "+deviceColumns+" FROM devices d ORDER BY d.id"))
+		if err != nil {
+			return err
+		}
+		ds := make([]*fleet.Device, len(list))
+		for i := range list {
+			ds[i] = &list[i]
+		}
+		return assure(ctx, t, ds...)
+	})
+	return list, err
+}
+
+// assure sees whether devices without a key of their own have their product's.
+func assure(ctx context.Context, t *sql.Tx, devices ...*fleet.Device) error {
+	var products []string
+	shared := map[string]bool{}
+	read := false
+	for _, d := range devices {
+		if d.Assurance == fleet.AssuranceOwn {
+			continue
+		}
+		if !read {
+			var err error
+			if products, err = productsOf(ctx, t); err != nil {
+				return err
+			}
+			owners, err := collect(func(row scanner) (o string, err error) { return o, row.Scan(&o) })(
+				t.QueryContext(ctx, "SELECT owner FROM keys WHERE owner_kind = 'product' AND purpose = ? AND state = 'active'", purposeV1))
+			if err != nil {
+				return err
+			}
+			for _, o := range owners {
+				shared[o] = true
+			}
+			read = true
+		}
+		if shared[fleet.ProductOf(*d, products)] {
+			d.Assurance = fleet.AssuranceShared
+		}
+	}
+	return nil
+}
+
+// productsOf is what fleet.ProductOf wants to know: the first and the last
+// product by name, which are one where there is one.
+func productsOf(ctx context.Context, t *sql.Tx) ([]string, error) {
+	return readProducts(t.QueryRowContext(ctx, productsQuery))
+}
+
+const productsQuery = "SELECT (SELECT min(product) FROM releases), (SELECT max(product) FROM releases)"
+
+func readProducts(row scanner) ([]string, error) {
+	var first, last sql.NullString
+	if err := row.Scan(&first, &last); err != nil || !first.Valid {
+		return nil, err
+	}
+	if first == last {
+		return []string{first.String}, nil
+	}
+	return []string{first.String, last.String}, nil
+}
+
+// DeviceKey implements fleet.Devices.
+func (s *Store) DeviceKey(ctx context.Context, id string) (key fleet.Key, a fleet.Assurance, err error) {
+	err = s.read(ctx, "device key", func(t *sql.Tx) error {
+		a = fleet.AssuranceOwn
+		key, err = s.key(ctx, t, ownerDevice, id)
+		if !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		d := fleet.Device{ID: id}
+		if err := t.QueryRowContext(ctx, "SELECT product FROM devices WHERE id = ?", id).Scan(&d.Product); err != nil {
+			return noDevice(err, id)
+		}
+		products, err := productsOf(ctx, t)
+		if err != nil {
+			return err
+		}
+		product := fleet.ProductOf(d, products)
+		a = fleet.AssuranceShared
+		key, err = s.key(ctx, t, ownerProduct, product)
+		return notFound(err, "device %s has no key, and neither has its product %s", id, product)
+	})
+	if err != nil {
+		return fleet.Key{}, fleet.AssuranceNone, err
+	}
+	return key, a, nil
+}
+
+// SetProductKey implements fleet.Devices. The key before is forgotten.
+func (s *Store) SetProductKey(ctx context.Context, product string, key fleet.Key, now time.Time) error {
+	if err := fleet.ValidateProduct(product); err != nil {
+		return err
+	}
+	return s.w.Do(ctx, func(t *tx) error {
+		if err := s.putKey(t, ownerProduct, product, key, now); err != nil {
+			return err
+		}
+		return addEvent(t, fleet.Event{Time: now, Name: fleet.EventProductKey, Detail: "product " + product, Proven: true})
+	})
+}
+
+// SaveSeen implements fleet.Devices. Devices that do not exist are passed over,
+// and of what was seen before an operator reset a nonce, the nonce and the clock.
+func (s *Store) SaveSeen(ctx context.Context, seen []fleet.Seen) error {
+	for _, v := range seen {
+		if err := checkNonce(v.Nonce); err != nil {
+			return err
+		}
+	}
+	if len(seen) == 0 {
+		return nil
+	}
+	return s.w.Do(ctx, func(t *tx) error {
+		for _, v := range seen {
+			if _, err := t.exec(`UPDATE devices SET
+ last_seen = max(last_seen, ?1),
+ signed    = max(signed, ?2 > 0),
+ nonce     = CASE WHEN ?1 > nonce_reset_at THEN max(nonce, ?2) ELSE nonce END,
+ clocked   = CASE WHEN ?1 > nonce_reset_at THEN max(clocked, ?3) ELSE clocked END
+ WHERE id = ?4`, micros(v.At), int64(v.Nonce), flag(v.Clocked), v.Device); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// checkNonce: SQLite's integers end where a signed one does.
+func checkNonce(n uint64) error {
+	if n > math.MaxInt64 {
+		return fleet.Errorf(fleet.CodeInvalid, "nonce %d is above %d", n, uint64(math.MaxInt64))
+	}
+	return nil
+}
+
+// order runs f for one device, with its event.
+func (s *Store) order(ctx context.Context, device string, e fleet.Event, f func(*tx) (sql.Result, error)) error {
+	return s.w.Do(ctx, func(t *tx) error {
+		res, err := f(t)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil {
+			return err
+		} else if n == 0 {
+			return noDevice(sql.ErrNoRows, device)
+		}
+		if e.Name == "" {
+			return nil
+		}
+		e.Device, e.Proven = device, true
+		return addEvent(t, e)
+	})
+}
+
+// OrderRollback implements fleet.Orders. Ordered again, the device is told again.
+func (s *Store) OrderRollback(ctx context.Context, device, reason string, now time.Time) (devices int, err error) {
+	reason = fleet.CleanText(reason, fleet.MaxText)
+	detail := "ordered by an operator"
+	if reason != "" {
+		detail += ": " + reason
+	}
+	detail = fleet.CleanText(detail, fleet.MaxText)
+	const set = "UPDATE devices SET rollback_wanted = 1, rollback_reason = ?, rollback_sent_at = 0"
+	if device != fleet.AllDevices {
+		err = s.order(ctx, device, fleet.Event{Time: now, Name: fleet.EventRollback, Detail: detail}, func(t *tx) (sql.Result, error) {
+			return t.exec(set+" WHERE id = ?", reason, device)
+		})
+		if err != nil {
+			return 0, err
+		}
+		return 1, nil
+	}
+	err = s.w.Do(ctx, func(t *tx) error {
+		res, err := t.exec(set, reason)
+		if err != nil {
+			return err
+		}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return err
+		}
+		devices = int(n)
+		_, err = t.exec(`INSERT INTO events (time, device, version, name, detail, proven) SELECT ?, id, '', ?, ?, 1 FROM devices`,
+			micros(now), fleet.EventRollback, detail)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return devices, nil
+}
+
+// RollbackSent implements fleet.Orders.
+func (s *Store) RollbackSent(ctx context.Context, device string, now time.Time) error {
+	return s.order(ctx, device, fleet.Event{}, func(t *tx) (sql.Result, error) {
+		return t.exec("UPDATE devices SET rollback_sent_at = CASE rollback_wanted WHEN 1 THEN ? ELSE 0 END WHERE id = ?", micros(now), device)
+	})
+}
+
+// OrderRetry implements fleet.Orders. The stamp is later than any that the
+// device was shown and than all it did (fleet.RetryDue).
+func (s *Store) OrderRetry(ctx context.Context, device string, now time.Time) error {
+	e := fleet.Event{Time: now, Name: fleet.EventRetryOrdered}
+	return s.order(ctx, device, e, func(t *tx) (sql.Result, error) {
+		last, err := lastStamp(t)
+		if err != nil {
+			return nil, err
+		}
+		var did int64
+		if err := t.row("SELECT coalesce(max(max(started_at, updated_at)), 0) FROM deployments WHERE device = ?", device).Scan(&did); err != nil {
+			return nil, err
+		}
+		if d := fromMicros(did); d.After(last) {
+			last = d
+		}
+		return t.exec("UPDATE devices SET retry_at = ? WHERE id = ?", micros(fleet.NextRetry(now, last)), device)
+	})
+}
+
+// ResetNonce implements fleet.Orders.
+func (s *Store) ResetNonce(ctx context.Context, device string, now time.Time) error {
+	e := fleet.Event{Time: now, Name: fleet.EventNonceReset, Detail: fmt.Sprintf("nonce and clock of %s are forgotten", device)}
+	return s.order(ctx, device, e, func(t *tx) (sql.Result, error) {
+		return t.exec("UPDATE devices SET nonce = 0, clocked = 0, nonce_reset_at = ? WHERE id = ?", micros(now), device)
+	})
+}

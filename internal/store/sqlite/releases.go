@@ -1,0 +1,194 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/runnel-fota/runnel/internal/fleet"
+)
+
+// Publish implements fleet.Releases. It logs firmware_hash_verified and
+// chunking_started too, as the original server did at an upload.
+func (s *Store) Publish(ctx context.Context, r fleet.Release, now time.Time) (out fleet.Release, created bool, err error) {
+	if err := validateRelease(r); err != nil {
+		return fleet.Release{}, false, err
+	}
+	err = s.w.Do(ctx, func(t *tx) error {
+		old, err := scanRelease(t.row("SELECT "+releaseColumns+" FROM releases r WHERE r.product = ? AND r.version = ?", r.Product, r.Version))
+		if err == nil {
+			out = old
+			return samePublication(old, r)
+		}
+		if !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		last, err := lastStamp(t)
+		if err != nil {
+			return err
+		}
+		r.State, r.PublishedAt = fleet.ReleasePublished, fleet.NextPublish(now, last)
+		im := r.Image
+		res, err := t.exec(`INSERT INTO releases (product, version, digest, size, chip, project, app_version, idf_version, chunk_size, state, published_at)
+ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			r.Product, r.Version, im.Digest[:], im.Size, im.Chip, im.Project, im.AppVersion, im.IDFVersion, r.ChunkSize, string(r.State), micros(r.PublishedAt))
+		if err != nil {
+			return err
+		}
+		if r.ID, err = res.LastInsertId(); err != nil {
+			return err
+		}
+		for _, e := range []fleet.Event{
+			{Name: fleet.EventUploaded, Detail: fmt.Sprintf("%s %s, %d bytes", r.Product, r.Version, im.Size)},
+			{Name: fleet.EventHashVerified, Detail: "SHA-256 " + im.Digest.String()},
+			{Name: fleet.EventChunkingStarted, Detail: fmt.Sprintf("%d chunks of %d bytes", r.Chunks(), r.ChunkSize)},
+		} {
+			e.Time, e.Version, e.Proven = now, r.Version, true
+			if err := addEvent(t, e); err != nil {
+				return err
+			}
+		}
+		out, created = r, true
+		return s.catalogueChanged(t)
+	})
+	if err != nil {
+		return fleet.Release{}, false, err
+	}
+	return out, created, nil
+}
+
+func validateRelease(r fleet.Release) error {
+	if err := fleet.ValidateProduct(r.Product); err != nil {
+		return err
+	}
+	if err := fleet.ValidateVersion(r.Version); err != nil {
+		return err
+	}
+	if _, err := fleet.CheckChunkSize(r.ChunkSize); err != nil {
+		return err
+	}
+	if r.Image.Size <= 0 {
+		return fleet.Errorf(fleet.CodeInvalid, "the image is empty")
+	}
+	return nil
+}
+
+// samePublication: a release is published once. The same again is no mistake.
+func samePublication(old, again fleet.Release) error {
+	e := &fleet.Error{Code: fleet.CodeConflict, Hint: "publish it under another version"}
+	switch {
+	case old.Image.Digest != again.Image.Digest:
+		e.Message = fmt.Sprintf("%s %s is published already, with another image", old.Product, old.Version)
+	case old.ChunkSize != again.ChunkSize:
+		e.Message = fmt.Sprintf("%s %s is published already, with chunks of %d bytes", old.Product, old.Version, old.ChunkSize)
+	case old.State != fleet.ReleasePublished:
+		e.Message = fmt.Sprintf("%s %s was published and withdrawn", old.Product, old.Version)
+	default:
+		return nil
+	}
+	return e
+}
+
+// lastStamp is the latest that any device may have been shown: a device without a
+// product may come to another one, so all of them count.
+func lastStamp(t *tx) (time.Time, error) {
+	var published, retry int64
+	err := t.row(`SELECT (SELECT coalesce(max(published_at), 0) FROM releases), (SELECT coalesce(max(retry_at), 0) FROM devices)`).Scan(&published, &retry)
+	return fromMicros(max(published, retry)), err
+}
+
+// catalogueChanged raises the generation with the transaction.
+func (s *Store) catalogueChanged(t *tx) error {
+	var generation int64
+	if err := t.row("UPDATE catalogue SET generation = generation + 1 WHERE id = 1 RETURNING generation").Scan(&generation); err != nil {
+		return err
+	}
+	t.then(func() { s.generation.Store(generation) })
+	return nil
+}
+
+// Release implements fleet.Releases.
+func (s *Store) Release(ctx context.Context, id int64) (fleet.Release, error) {
+	r, err := scanRelease(s.readers.QueryRowContext(ctx, "SELECT "+releaseColumns+" FROM releases r WHERE r.id = ?", id))
+	return r, wrap("release", notFound(err, "no release has the number %d", id))
+}
+
+// ReleaseByVersion implements fleet.Releases.
+func (s *Store) ReleaseByVersion(ctx context.Context, product, version string) (fleet.Release, error) {
+	r, err := scanRelease(s.readers.QueryRowContext(ctx, "SELECT "+releaseColumns+" FROM releases r WHERE r.product = ? AND r.version = ?", product, version))
+	return r, wrap("release", notFound(err, "%s has no release %s", product, version))
+}
+
+// ListReleases implements fleet.Releases.
+func (s *Store) ListReleases(ctx context.Context, product string) (list []fleet.Release, err error) {
+	err = s.read(ctx, "releases", func(t *sql.Tx) error {
+		list, err = listReleases(ctx, t, product)
+		return err
+	})
+	return list, err
+}
+
+func listReleases(ctx context.Context, t *sql.Tx, product string) ([]fleet.Release, error) {
+	return collect(scanRelease)(t.QueryContext(ctx, "SELECT "+releaseColumns+" FROM releases r WHERE ?1 = '' OR r.product = ?1 ORDER BY r.published_at DESC", product))
+}
+
+// Withdraw implements fleet.Releases.
+func (s *Store) Withdraw(ctx context.Context, id int64, now time.Time) (r fleet.Release, err error) {
+	err = s.w.Do(ctx, func(t *tx) error {
+		r, err = scanRelease(t.row("SELECT "+releaseColumns+" FROM releases r WHERE r.id = ?", id))
+		if err != nil {
+			return notFound(err, "no release has the number %d", id)
+		}
+		if r.State == fleet.ReleaseWithdrawn {
+			return nil
+		}
+		r.State = fleet.ReleaseWithdrawn
+		if _, err := t.exec("UPDATE releases SET state = 'withdrawn', withdrawn_at = ? WHERE id = ?", micros(now), id); err != nil {
+			return err
+		}
+		if err := addEvent(t, fleet.Event{Time: now, Version: r.Version, Name: fleet.EventWithdrawn, Detail: r.Product + " " + r.Version, Proven: true}); err != nil {
+			return err
+		}
+		return s.catalogueChanged(t)
+	})
+	if err != nil {
+		return fleet.Release{}, err
+	}
+	return r, nil
+}
+
+// Generation implements fleet.Catalogue.
+func (s *Store) Generation(context.Context) (int64, error) { return s.generation.Load(), nil }
+
+// Snapshot implements fleet.Catalogue.
+func (s *Store) Snapshot(ctx context.Context) (generation int64, list []fleet.Release, err error) {
+	err = s.read(ctx, "catalogue", func(t *sql.Tx) error {
+		if err := t.QueryRowContext(ctx, "SELECT generation FROM catalogue").Scan(&generation); err != nil {
+			return err
+		}
+		list, err = listReleases(ctx, t, "")
+		return err
+	})
+	return generation, list, err
+}
+
+// collect scans rows to their end; the empty list is not nil, so that JSON has [].
+func collect[T any](scan func(scanner) (T, error)) func(*sql.Rows, error) ([]T, error) {
+	return func(rows *sql.Rows, err error) ([]T, error) {
+		if err != nil {
+			return nil, err
+		}
+		defer rows.Close()
+		list := []T{}
+		for rows.Next() {
+			v, err := scan(rows)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, v)
+		}
+		return list, rows.Err()
+	}
+}

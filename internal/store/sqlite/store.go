@@ -1,0 +1,259 @@
+// Package sqlite keeps the domain in one SQLite file (modernc.org/sqlite, no
+// cgo). It implements the services of internal/fleet and imports nothing else
+// of ours.
+//
+// All writes go through one goroutine that gathers those that wait into one
+// transaction (writer.go); reads go to a pool of connections beside it, as WAL
+// allows. synchronous=FULL: what was answered is on the disk, also after a power
+// loss. One process at a time may open a file: internal/datadir sees to it.
+//
+// Keys are sealed (keys.go), tokens are hashes (tokens.go). Times are stored as
+// microseconds and come back in UTC.
+package sqlite
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+
+	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"github.com/runnel-fota/runnel/internal/fleet"
+)
+
+const (
+	// applicationID marks a SQLite file as ours: "RNNL".
+	applicationID = 0x524E4E4C
+	// busyMillis is how long a write waits for another program, e.g. a backup.
+	busyMillis = 5000
+	// checkBytes is up to which size a file is checked whole when it is opened
+	// (PRAGMA quick_check reads all of it, some 200 MB/s); larger ones are found
+	// out at the damaged page.
+	checkBytes = 256 << 20
+	// walKeepBytes bounds what the log keeps of the disk after a burst.
+	walKeepBytes = 64 << 20
+	minReaders   = 4
+
+	fileHeader = "SQLite format 3\x00" // sqlite.org/fileformat2.html, 1.3
+)
+
+// Options of Open.
+type Options struct {
+	Path   string   // of the file; made, mode 0600, where there is none
+	Secret [32]byte // seals keys; the same for ever for one file
+	Random io.Reader
+}
+
+// Store is an open database. Its methods may be called concurrently.
+type Store struct {
+	db      *sql.DB // the writer's
+	readers *sql.DB
+	w       *writer
+	seal    sealer
+
+	generation atomic.Int64
+}
+
+var (
+	_ fleet.Releases    = (*Store)(nil)
+	_ fleet.Catalogue   = (*Store)(nil)
+	_ fleet.Devices     = (*Store)(nil)
+	_ fleet.Orders      = (*Store)(nil)
+	_ fleet.Deployments = (*Store)(nil)
+	_ fleet.Log         = (*Store)(nil)
+	_ fleet.Tokens      = (*Store)(nil)
+)
+
+// Open opens the file, makes its tables or brings them up to date. A file of a
+// newer program, a damaged one, one of something else and one whose keys were
+// sealed under another secret are refused with CodeInvalid.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	if o.Random == nil {
+		o.Random = rand.Reader
+	}
+	size, err := prepareFile(o.Path)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{}
+	if s.seal, err = newSealer(o.Secret, o.Random); err != nil {
+		return nil, err
+	}
+	if s.db, err = sql.Open("sqlite", dsn(o.Path, "_txlock=immediate")); err != nil {
+		return nil, err
+	}
+	s.db.SetMaxOpenConns(1)
+	if err := s.open(ctx, o.Path, size); err != nil {
+		s.Close()
+		if !errors.Is(err, context.Canceled) && fleet.CodeOf(err) == fleet.CodeInternal {
+			err = openError(o.Path, err)
+		}
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Store) open(ctx context.Context, path string, size int64) error {
+	if err := s.identify(ctx, path); err != nil {
+		return err
+	}
+	if size > 0 && size <= checkBytes {
+		if err := s.check(ctx, path); err != nil {
+			return err
+		}
+	}
+	if err := migrate(ctx, s.db, path); err != nil {
+		return err
+	}
+	var err error
+	if s.w, err = newWriter(ctx, s.db); err != nil {
+		return err
+	}
+	if s.readers, err = sql.Open("sqlite", dsn(path, "_pragma=query_only(1)")); err != nil {
+		return err
+	}
+	n := max(minReaders, runtime.NumCPU())
+	s.readers.SetMaxOpenConns(n)
+	s.readers.SetMaxIdleConns(n)
+	if err := s.checkSecret(ctx); err != nil {
+		return err
+	}
+	var generation int64
+	if err := s.readers.QueryRowContext(ctx, "SELECT generation FROM catalogue").Scan(&generation); err != nil {
+		return err
+	}
+	s.generation.Store(generation)
+	return nil
+}
+
+// Close writes what waits and closes the file. The log is folded into it, so
+// that a copy of runnel.db alone is whole.
+func (s *Store) Close() error {
+	var errs []error
+	if s.w != nil {
+		errs = append(errs, s.w.close())
+	}
+	if s.readers != nil {
+		errs = append(errs, s.readers.Close())
+	}
+	if s.w != nil {
+		_, err := s.db.Exec("PRAGMA wal_checkpoint(TRUNCATE)")
+		errs = append(errs, err)
+	}
+	errs = append(errs, s.db.Close())
+	return errors.Join(errs...)
+}
+
+// prepareFile makes the file with its mode before SQLite would make it with the
+// umask's, and looks at the first bytes of one that is there. It returns the size.
+func prepareFile(path string) (int64, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		e := &fleet.Error{Code: fleet.CodeInvalid, Message: "the database can't be opened", Err: err}
+		if errors.Is(err, fs.ErrPermission) {
+			e.Hint = "this user must be allowed to read and write it"
+		}
+		return 0, e
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if st.Size() == 0 {
+		return 0, nil
+	}
+	head := make([]byte, len(fileHeader))
+	if _, err := io.ReadFull(f, head); err != nil || string(head) != fileHeader {
+		return 0, &fleet.Error{Code: fleet.CodeInvalid, Message: path + " is no SQLite database, or its beginning is damaged", Hint: damagedHint}
+	}
+	return st.Size(), nil
+}
+
+// dsn is the driver's name for the file, with what every connection sets.
+func dsn(path string, more ...string) string {
+	params := append([]string{
+		fmt.Sprintf("_pragma=busy_timeout(%d)", busyMillis),
+		"_pragma=journal_mode(WAL)",
+		"_pragma=synchronous(FULL)",
+		"_pragma=foreign_keys(1)",
+		"_pragma=trusted_schema(0)",
+		fmt.Sprintf("_pragma=journal_size_limit(%d)", walKeepBytes),
+		"_dqs=0",
+	}, more...)
+	u := url.URL{Scheme: "file", Path: filepath.ToSlash(path), RawQuery: strings.Join(params, "&")}
+	if !strings.HasPrefix(u.Path, "/") {
+		// A relative path, or one with a drive letter: SQLite wants it right behind "file:" or
+		// behind a third slash.
+		if filepath.IsAbs(path) {
+			u.Path = "/" + u.Path
+		} else {
+			u.Opaque = (&url.URL{Path: u.Path}).EscapedPath()
+		}
+	}
+	return u.String()
+}
+
+// identify refuses somebody else's database, and marks a new one as ours.
+func (s *Store) identify(ctx context.Context, path string) error {
+	var id, objects int64
+	if err := s.db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
+		return err
+	}
+	if id == applicationID {
+		return nil
+	}
+	if err := s.db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&objects); err != nil {
+		return err
+	}
+	if id != 0 || objects != 0 {
+		return &fleet.Error{Code: fleet.CodeInvalid, Message: path + " is a database of another program", Hint: "name another folder with --data"}
+	}
+	_, err := s.db.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID))
+	return err
+}
+
+// check looks for damage before it is built upon.
+func (s *Store) check(ctx context.Context, path string) error {
+	var verdict string
+	if err := s.db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict); err != nil {
+		return err
+	}
+	if verdict != "ok" {
+		return &fleet.Error{Code: fleet.CodeInvalid, Message: path + " is damaged", Hint: damagedHint, Err: errors.New(verdict)}
+	}
+	return nil
+}
+
+// openError is what a file that can't be used is refused with.
+func openError(path string, err error) error {
+	e := wrap("open", err)
+	var f *fleet.Error
+	if errors.As(e, &f) {
+		c := *f
+		c.Code, c.Message = fleet.CodeInvalid, path+": "+f.Message
+		return &c
+	}
+	return e
+}
+
+// read runs f on one of the readers' connections, in a transaction: all its
+// queries see the same state.
+func (s *Store) read(ctx context.Context, op string, f func(*sql.Tx) error) error {
+	t, err := s.readers.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return wrap(op, err)
+	}
+	defer t.Rollback()
+	return wrap(op, f(t))
+}
