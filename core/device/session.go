@@ -125,6 +125,9 @@ func (u *Updater) send(req v1.Request, err error, k v1.Kind) Need {
 func (u *Updater) next() (nonce uint64, unix uint32) {
 	u.nonce++
 	unix = u.c.Port.Unix()
+	if t := uint64(unix) << 8; u.c.Store == nil && t > u.nonce {
+		u.nonce = t // it may have started within a second that it had used before
+	}
 	if unix == 0 {
 		unix = uint32(u.c.Port.Millis() / 1000) // a clockless device counts from its start
 	}
@@ -326,6 +329,13 @@ func (u *Updater) hashSlot() {
 			u.verdict = boot.VerdictNone
 		}
 		u.toIdle()
+	case equal && u.c.Port.ResetReason() == boot.ResetPowerOn:
+		// It went back, and somebody unplugged the board: perhaps in its trial. What
+		// stands there is whole, so it is proven and staged, not fetched again.
+		u.setRelease(o)
+		u.rel.chunk = restaged
+		u.inst = install{written: o.Size}
+		u.beginVerify()
 	case equal:
 		u.refuse(o, ReasonTriedHere)
 	case u.phase == phaseHashRunning && u.c.Store == nil && u.wentBack(u.target):
