@@ -25,7 +25,7 @@ type device struct {
 	seen    time.Time // zero: nothing to write
 	dirty   bool
 	gone    bool // out of the cache: another entry may be in use
-	posts   int // reports on their way to the store, which stores their nonces itself
+	posts   int  // reports on their way to the store, which stores their nonces itself
 	// offer is the release whose chunks it gets: that of its last poll, so that one which comes up
 	// in mid-download does not mix with it. 0: it has not polled since the entry was made.
 	offer int64

@@ -1,0 +1,112 @@
+// Package adminapi is the operator's HTTP API, /api/v1, described by OpenAPI at
+// /api/v1/openapi.json. It decodes, calls the domain and encodes. It imports no
+// store: the services are fleet's interfaces.
+package adminapi
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/runnel-fota/runnel/internal/fleet"
+)
+
+const (
+	// maxBody bounds every JSON body, in bytes: the longest is a device with its key.
+	maxBody       = 16 << 10
+	uploadTimeout = 10 * time.Minute
+	// DefaultMaxImage is the largest flash that an ESP32 maps, in bytes.
+	DefaultMaxImage = int64(16 << 20)
+	maxEvents       = 1000
+)
+
+// Publisher takes an image in: checks, stores and publishes it. digest nil: not said. It leaves
+// nothing behind where it returns an error.
+type Publisher interface {
+	PublishImage(ctx context.Context, product, version string, chunkSize int, digest *fleet.Digest, image io.Reader) (fleet.Release, bool, error)
+}
+
+// Config is what the API needs; all but Log, MaxImage and ServerVersion is required.
+type Config struct {
+	Releases    fleet.Releases
+	Devices     fleet.Devices
+	Orders      fleet.Orders
+	Deployments fleet.Deployments
+	Events      fleet.Log
+	Tokens      fleet.Tokens
+	Publisher   Publisher
+	Now         func() time.Time
+
+	Log           *slog.Logger
+	MaxImage      int64 // bytes; 0 takes the default
+	ServerVersion string
+}
+
+type server struct {
+	Config
+	api huma.API
+}
+
+// Register adds the API to mux.
+func Register(mux *http.ServeMux, c Config) huma.API {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.MaxImage == 0 {
+		c.MaxImage = DefaultMaxImage
+	}
+	if c.ServerVersion == "" {
+		c.ServerVersion = "dev"
+	}
+	hc := huma.DefaultConfig("Runnel operator's API", c.ServerVersion)
+	hc.OpenAPIPath = "/api/v1/openapi"
+	hc.DocsPath = "" // its page would load scripts from elsewhere
+	hc.SchemasPath = ""
+	hc.CreateHooks = nil // no $schema member in answers
+	hc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}}
+	s := &server{Config: c, api: humago.New(mux, hc)}
+	s.api.UseMiddleware(s.authenticate)
+	s.releases()
+	s.devices()
+	s.others()
+	return s.api
+}
+
+// op describes an operation that needs a token.
+func op(id, method, path, summary string, change ...func(*huma.Operation)) huma.Operation {
+	o := huma.Operation{OperationID: id, Method: method, Path: "/api/v1" + path, Summary: summary,
+		Security: []map[string][]string{{"token": {}}}, MaxBodyBytes: maxBody, Errors: []int{400, 401, 404, 503}}
+	for _, c := range change {
+		c(&o)
+	}
+	return o
+}
+
+func status(n int) func(*huma.Operation) { return func(o *huma.Operation) { o.DefaultStatus = n } }
+
+// authenticate wants a token wherever the operation says so.
+func (s *server) authenticate(ctx huma.Context, next func(huma.Context)) {
+	if len(ctx.Operation().Security) == 0 {
+		next(ctx)
+		return
+	}
+	token, ok := strings.CutPrefix(ctx.Header("Authorization"), "Bearer ")
+	var err error = &fleet.Error{Code: fleet.CodeUnauthenticated, Message: "an operator's token is needed",
+		Hint: "give it with --token or RUNNEL_TOKEN; the server's first start wrote one to admin.token in its data folder"}
+	if ok {
+		_, err = s.Tokens.CheckToken(ctx.Context(), token)
+	}
+	if err != nil {
+		ctx.SetHeader("WWW-Authenticate", "Bearer")
+		p := s.problem(ctx.Context(), err)
+		_ = huma.WriteErr(s.api, ctx, p.Status, p.Detail, p)
+		return
+	}
+	next(ctx)
+}

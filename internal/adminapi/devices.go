@@ -1,0 +1,213 @@
+package adminapi
+
+import (
+	"context"
+	"encoding/hex"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/runnel-fota/runnel/internal/fleet"
+)
+
+// Deployment is a device's deployment as the API shows it.
+type Deployment struct {
+	Release        int64     `json:"release_id"`
+	Version        string    `json:"version"`
+	State          string    `json:"state"`
+	ChunksReceived int       `json:"chunks_received"`
+	ChunksTotal    int       `json:"chunks_total"`
+	Verified       bool      `json:"verified"`
+	BootStatus     string    `json:"boot_status,omitempty"`
+	Reason         string    `json:"reason,omitempty"`
+	Proven         bool      `json:"proven" doc:"false: said without a MAC, and decides nothing"`
+	StartedAt      time.Time `json:"started_at"`
+	UpdatedAt      time.Time `json:"updated_at"`
+}
+
+// Device is a device as the API shows it. Keys are never shown.
+type Device struct {
+	ID             string      `json:"id"`
+	Product        string      `json:"product,omitempty"`
+	Assurance      string      `json:"assurance" doc:"none, shared (the product's key) or own" enum:"none,shared,own"`
+	Warning        string      `json:"warning,omitempty"`
+	AddedAt        time.Time   `json:"added_at"`
+	LastSeen       *time.Time  `json:"last_seen,omitempty"`
+	RunningVersion string      `json:"running_version,omitempty"`
+	Nonce          uint64      `json:"nonce" doc:"the highest that is stored"`
+	Clocked        bool        `json:"clocked"`
+	Signed         bool        `json:"signed"`
+	RollbackWanted bool        `json:"rollback_wanted"`
+	RollbackReason string      `json:"rollback_reason,omitempty"`
+	RetryAt        *time.Time  `json:"retry_at,omitempty"`
+	Deployment     *Deployment `json:"deployment,omitempty" doc:"the latest"`
+}
+
+const sharedWarning = "uses its product's key: every device of the product can speak in its name"
+
+func deviceOf(d fleet.Device, dep *fleet.Deployment) Device {
+	o := Device{ID: d.ID, Product: d.Product, Assurance: string(d.Assurance), AddedAt: d.AddedAt.UTC(), LastSeen: when(d.LastSeen),
+		RunningVersion: d.RunningVersion, Nonce: d.Nonce, Clocked: d.Clocked, Signed: d.Signed,
+		RollbackWanted: d.RollbackWanted, RollbackReason: d.RollbackReason, RetryAt: when(d.RetryAt)}
+	if d.Assurance == fleet.AssuranceShared {
+		o.Warning = sharedWarning
+	}
+	if dep != nil {
+		o.Deployment = &Deployment{Release: dep.ReleaseID, Version: dep.Version, State: string(dep.State),
+			ChunksReceived: dep.ChunksReceived, ChunksTotal: dep.ChunksTotal, Verified: dep.Verified, BootStatus: dep.BootStatus,
+			Reason: dep.Reason, Proven: dep.Proven, StartedAt: dep.StartedAt.UTC(), UpdatedAt: dep.UpdatedAt.UTC()}
+	}
+	return o
+}
+
+func when(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+// parseKey says nothing of what it was given: it may be most of a key.
+func parseKey(s string) (fleet.Key, error) {
+	var k fleet.Key
+	if len(s) != 2*len(k) {
+		return k, fleet.Errorf(fleet.CodeInvalid, "psk has %d characters, not 64 hex digits", len(s))
+	}
+	if _, err := hex.Decode(k[:], []byte(s)); err != nil {
+		return fleet.Key{}, fleet.Errorf(fleet.CodeInvalid, "psk is not 64 hex digits")
+	}
+	if k == (fleet.Key{}) {
+		return k, fleet.Errorf(fleet.CodeInvalid, "psk is all zeros")
+	}
+	return k, nil
+}
+
+type deviceInput struct {
+	ID string `path:"device" maxLength:"64"`
+}
+
+type deviceOutput struct{ Body Device }
+
+type orderOutput struct {
+	Body struct {
+		Devices int `json:"devices" doc:"how many were told"`
+	}
+}
+
+type empty struct{}
+
+func (s *server) devices() {
+	type addInput struct {
+		Body struct {
+			ID      string `json:"id" maxLength:"64"`
+			Product string `json:"product,omitempty" maxLength:"64"`
+			PSK     string `json:"psk,omitempty" maxLength:"64" doc:"its own key, 64 hex digits; without one the product's counts"`
+		}
+	}
+	huma.Register(s.api, op("add-device", "POST", "/devices", "Add a device", status(http.StatusCreated)), func(ctx context.Context, in *addInput) (*deviceOutput, error) {
+		d := fleet.Device{ID: in.Body.ID, Product: in.Body.Product}
+		err := fleet.ValidateDeviceID(d.ID)
+		if err == nil && d.Product != "" {
+			err = fleet.ValidateProduct(d.Product)
+		}
+		var key *fleet.Key
+		if err == nil && in.Body.PSK != "" {
+			var k fleet.Key
+			k, err = parseKey(in.Body.PSK)
+			key = &k
+		}
+		if err == nil {
+			err = s.Devices.AddDevice(ctx, d, key, s.Now())
+		}
+		if err != nil {
+			return nil, s.fail(ctx, err)
+		}
+		return s.show(ctx, d.ID)
+	})
+	type listOutput struct {
+		Body struct {
+			Devices []Device `json:"devices"`
+		}
+	}
+	huma.Register(s.api, op("list-devices", "GET", "/devices", "All devices with their latest deployments"), func(ctx context.Context, _ *empty) (*listOutput, error) {
+		list, err := s.Devices.ListDevices(ctx)
+		if err != nil {
+			return nil, s.fail(ctx, err)
+		}
+		deps, err := s.Deployments.ListDeployments(ctx)
+		if err != nil {
+			return nil, s.fail(ctx, err)
+		}
+		of := make(map[string]*fleet.Deployment, len(deps))
+		for i := range deps {
+			of[deps[i].Device] = &deps[i]
+		}
+		o := &listOutput{}
+		o.Body.Devices = make([]Device, 0, len(list))
+		for _, d := range list {
+			o.Body.Devices = append(o.Body.Devices, deviceOf(d, of[d.ID]))
+		}
+		return o, nil
+	})
+	huma.Register(s.api, op("show-device", "GET", "/devices/{device}", "One device"), func(ctx context.Context, in *deviceInput) (*deviceOutput, error) {
+		return s.show(ctx, in.ID)
+	})
+	type timelineInput struct {
+		deviceInput
+		Limit int `query:"limit" default:"100" minimum:"1" maximum:"1000"`
+	}
+	huma.Register(s.api, op("device-timeline", "GET", "/devices/{device}/timeline", "What became of it, newest first"), func(ctx context.Context, in *timelineInput) (*eventsOutput, error) {
+		if _, err := s.Devices.Device(ctx, in.ID); err != nil {
+			return nil, s.fail(ctx, err)
+		}
+		return s.events(ctx, in.ID, in.Limit)
+	})
+	huma.Register(s.api, op("reset-nonce", "POST", "/devices/{device}/reset-nonce", "Forget its highest nonce and its clock"), func(ctx context.Context, in *deviceInput) (*deviceOutput, error) {
+		if err := s.Orders.ResetNonce(ctx, in.ID, s.Now()); err != nil {
+			return nil, s.fail(ctx, err)
+		}
+		return s.show(ctx, in.ID)
+	})
+	huma.Register(s.api, op("retry-device", "POST", "/devices/{device}/retry", "Let it try again what it found bad"), func(ctx context.Context, in *deviceInput) (*deviceOutput, error) {
+		if err := s.Orders.OrderRetry(ctx, in.ID, s.Now()); err != nil {
+			return nil, s.fail(ctx, err)
+		}
+		return s.show(ctx, in.ID)
+	})
+	type rollbackInput struct {
+		ID   string `path:"device" maxLength:"64" doc:"an id, or all"`
+		Body struct {
+			Reason string `json:"reason,omitempty" maxLength:"256"`
+		}
+	}
+	huma.Register(s.api, op("rollback-device", "POST", "/devices/{device}/rollback", "Have it go back to the image before"), func(ctx context.Context, in *rollbackInput) (*orderOutput, error) {
+		reason := fleet.CleanText(in.Body.Reason, fleet.MaxText)
+		if reason == "" {
+			reason = "ordered by an operator"
+		}
+		n, err := s.Orders.OrderRollback(ctx, in.ID, reason, s.Now())
+		if err != nil {
+			return nil, s.fail(ctx, err)
+		}
+		o := &orderOutput{}
+		o.Body.Devices = n
+		return o, nil
+	})
+}
+
+func (s *server) show(ctx context.Context, id string) (*deviceOutput, error) {
+	d, err := s.Devices.Device(ctx, id)
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	dep, err := s.Deployments.Deployment(ctx, id)
+	switch fleet.CodeOf(err) {
+	case "":
+		return &deviceOutput{deviceOf(d, &dep)}, nil
+	case fleet.CodeNotFound:
+		return &deviceOutput{deviceOf(d, nil)}, nil
+	}
+	return nil, s.fail(ctx, err)
+}

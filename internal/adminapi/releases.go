@@ -1,0 +1,165 @@
+package adminapi
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/runnel-fota/runnel/internal/fleet"
+)
+
+// Release is a release as the API shows it.
+type Release struct {
+	ID          int64     `json:"id"`
+	Product     string    `json:"product"`
+	Version     string    `json:"version"`
+	Digest      string    `json:"digest" doc:"SHA-256 of the image, 64 hex digits"`
+	Size        int64     `json:"size" doc:"bytes"`
+	Chip        string    `json:"chip"`
+	Project     string    `json:"project"`
+	AppVersion  string    `json:"app_version"`
+	IDFVersion  string    `json:"idf_version"`
+	ChunkSize   int       `json:"chunk_size" doc:"bytes"`
+	Chunks      int       `json:"chunks"`
+	State       string    `json:"state" enum:"published,withdrawn"`
+	PublishedAt time.Time `json:"published_at"`
+}
+
+func releaseOf(r fleet.Release) Release {
+	return Release{ID: r.ID, Product: r.Product, Version: r.Version, Digest: r.Image.Digest.String(), Size: r.Image.Size,
+		Chip: r.Image.Chip, Project: r.Image.Project, AppVersion: r.Image.AppVersion, IDFVersion: r.Image.IDFVersion,
+		ChunkSize: r.ChunkSize, Chunks: r.Chunks(), State: string(r.State), PublishedAt: r.PublishedAt.UTC()}
+}
+
+// Published answers a publishing.
+type Published struct {
+	Release Release `json:"release"`
+	Created bool    `json:"created" doc:"false: the same release was there"`
+	Warning string  `json:"warning,omitempty"`
+}
+
+type publishInput struct {
+	Product   string `query:"product" required:"true" doc:"name or vendor/name"`
+	Version   string `query:"version" required:"true"`
+	ChunkSize int    `query:"chunk_size" default:"1024" doc:"bytes, 256 to 16384"`
+	SHA256    string `query:"sha256" doc:"of the image, 64 hex digits; checked if given"`
+
+	body io.Reader
+}
+
+// Resolve keeps the body for the handler, which streams it: huma would hold all
+// of it in memory. The server's time-outs are for small bodies.
+func (in *publishInput) Resolve(ctx huma.Context) []error {
+	r, w := humago.Unwrap(ctx)
+	c := http.NewResponseController(w)
+	_ = c.SetReadDeadline(time.Now().Add(uploadTimeout))
+	_ = c.SetWriteDeadline(time.Now().Add(uploadTimeout + time.Minute))
+	in.body = r.Body
+	return nil
+}
+
+// bounded ends with CodeTooLarge behind left bytes.
+type bounded struct {
+	r    io.Reader
+	left int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if int64(len(p)) > b.left+1 {
+		p = p[:b.left+1]
+	}
+	n, err := b.r.Read(p)
+	if int64(n) > b.left {
+		return int(b.left), fleet.Errorf(fleet.CodeTooLarge, "the image is larger than the server takes")
+	}
+	b.left -= int64(n)
+	if err != nil && err != io.EOF {
+		err = &fleet.Error{Code: fleet.CodeInvalid, Message: "the upload broke off", Err: err}
+	}
+	return n, err
+}
+
+type releaseOutput struct{ Body Release }
+
+type releasesOutput struct {
+	Body struct {
+		Releases []Release `json:"releases"`
+	}
+}
+
+type idInput struct {
+	ID int64 `path:"id" doc:"the release's"`
+}
+
+func (s *server) releases() {
+	publish := op("publish-release", "POST", "/releases", "Publish an image: its raw bytes are the body", status(http.StatusCreated),
+		func(o *huma.Operation) {
+			o.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+				"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}}}}
+			o.Errors = append(o.Errors, 409, 413, 507)
+		})
+	type out struct {
+		Status int
+		Body   Published
+	}
+	huma.Register(s.api, publish, func(ctx context.Context, in *publishInput) (*out, error) {
+		var digest *fleet.Digest
+		if in.SHA256 != "" {
+			d, err := fleet.ParseDigest(in.SHA256)
+			if err != nil {
+				return nil, s.fail(ctx, fleet.Errorf(fleet.CodeInvalid, "sha256: %v", err))
+			}
+			digest = &d
+		}
+		if err := errors.Join(fleet.ValidateProduct(in.Product), fleet.ValidateVersion(in.Version)); err != nil {
+			return nil, s.fail(ctx, err)
+		}
+		warning, err := fleet.CheckChunkSize(in.ChunkSize)
+		if err != nil {
+			return nil, s.fail(ctx, err)
+		}
+		r, created, err := s.Publisher.PublishImage(ctx, in.Product, in.Version, in.ChunkSize, digest, &bounded{in.body, s.MaxImage})
+		if err != nil {
+			return nil, s.fail(ctx, err)
+		}
+		o := &out{Status: http.StatusCreated, Body: Published{releaseOf(r), created, warning}}
+		if !created {
+			o.Status = http.StatusOK
+		}
+		return o, nil
+	})
+	type listInput struct {
+		Product string `query:"product" doc:"only this product's"`
+	}
+	huma.Register(s.api, op("list-releases", "GET", "/releases", "All releases, newest first"), func(ctx context.Context, in *listInput) (*releasesOutput, error) {
+		list, err := s.Releases.ListReleases(ctx, in.Product)
+		if err != nil {
+			return nil, s.fail(ctx, err)
+		}
+		o := &releasesOutput{}
+		o.Body.Releases = make([]Release, 0, len(list))
+		for _, r := range list {
+			o.Body.Releases = append(o.Body.Releases, releaseOf(r))
+		}
+		return o, nil
+	})
+	huma.Register(s.api, op("show-release", "GET", "/releases/{id}", "One release"), func(ctx context.Context, in *idInput) (*releaseOutput, error) {
+		r, err := s.Releases.Release(ctx, in.ID)
+		if err != nil {
+			return nil, s.fail(ctx, err)
+		}
+		return &releaseOutput{releaseOf(r)}, nil
+	})
+	huma.Register(s.api, op("withdraw-release", "POST", "/releases/{id}/withdraw", "Offer it to no device any more"), func(ctx context.Context, in *idInput) (*releaseOutput, error) {
+		r, err := s.Releases.Withdraw(ctx, in.ID, s.Now())
+		if err != nil {
+			return nil, s.fail(ctx, err)
+		}
+		return &releaseOutput{releaseOf(r)}, nil
+	})
+}
