@@ -4,5 +4,8 @@ import "github.com/spf13/cobra"
 
 // subcommands lists every verb, in the order in which help shows them.
 func subcommands() []*cobra.Command {
-	return []*cobra.Command{}
+	return []*cobra.Command{
+		newInspectCmd(),
+		newBootCmd(),
+	}
 }
