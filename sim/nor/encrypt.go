@@ -13,21 +13,21 @@ func tweak(b *[16]byte, off uint32) {
 
 // encrypt works in place; off and len(p) are multiples of 16.
 func (c *Chip) encrypt(p []byte, off uint32) {
-	var b [16]byte
+	b := &c.unit
 	for i := 0; i < len(p); i += 16 {
 		copy(b[:], p[i:])
-		tweak(&b, off+uint32(i))
+		tweak(b, off+uint32(i))
 		c.block.Encrypt(p[i:i+16], b[:])
 	}
 }
 
 // decrypt fills p with the plain text at off, of any alignment.
 func (c *Chip) decrypt(p []byte, off uint32) {
-	var b [16]byte
+	b := &c.unit
 	for len(p) > 0 {
 		at := off &^ 15
 		c.block.Decrypt(b[:], c.mem[at:at+16])
-		tweak(&b, at)
+		tweak(b, at)
 		n := copy(p, b[off-at:])
 		p, off = p[n:], off+uint32(n)
 	}

@@ -85,6 +85,9 @@ type Chip struct {
 	file  *os.File
 	lock  unlocker
 
+	page  [pageSize]byte // on its way into the cells; a field, so that no operation allocates
+	unit  [16]byte       // of the cipher
+
 	clock time.Duration
 	stats Stats
 	log   func(Op)
@@ -232,8 +235,7 @@ func (c *Chip) programPage(p []byte, off uint32) error {
 	c.stats.Programs++
 	c.stats.BytesProgrammed += uint64(n)
 	c.clock += c.cfg.Timing.program(n)
-	var page [pageSize]byte
-	data := page[:n]
+	data := c.page[:n]
 	copy(data, p)
 	if c.block != nil {
 		c.encrypt(data, off)
