@@ -1,0 +1,109 @@
+package sqlite
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/runnel-fota/runnel/internal/fleet"
+)
+
+var secretKey = fleet.Key([]byte("0123456789ABCDEF the device's key"[:32]))
+
+// A copy of the data folder's files, without secret.key, tells no key.
+func TestKeysAreSealed(t *testing.T) {
+	dir := t.TempDir()
+	s := openAt(t, dir)
+	product := fleet.Key([]byte("ABCDEF 0123456789 product's key.."[:32]))
+	token, err := fleet.NewToken(strings.NewReader(strings.Repeat("r", 32)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, tokenErr := s.AddToken(ctx, "admin", token, t0)
+	err = errors.Join(tokenErr, s.AddDevice(ctx, fleet.Device{ID: "a"}, &secretKey, t0),
+		s.SetProductKey(ctx, "p", product, t0), s.SetProductKey(ctx, "p", secretKey, t0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	look := func() (bytesRead int) {
+		files, _ := filepath.Glob(filepath.Join(dir, "*"))
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bytesRead += len(b)
+			for name, secret := range map[string][]byte{"device key": secretKey[:], "product key": product[:], "secret": testSecret[:], "token": []byte(token)} {
+				if bytes.Contains(b, secret) || bytes.Contains(b, []byte(hex.EncodeToString(secret))) {
+					t.Errorf("%s is in %s", name, filepath.Base(f))
+				}
+			}
+		}
+		return bytesRead
+	}
+	if n := look(); n < 4096 {
+		t.Errorf("looked at %d bytes", n)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	look()
+	// A retired key is forgotten, not only marked.
+	s = openAt(t, dir)
+	defer s.Close()
+	var retired, bytesLeft int
+	if err := s.readers.QueryRow("SELECT count(*), sum(length(sealed)) FROM keys WHERE state = 'retired'").Scan(&retired, &bytesLeft); err != nil || retired != 1 || bytesLeft != 0 {
+		t.Errorf("%d retired, %d bytes left: %v", retired, bytesLeft, err)
+	}
+}
+
+// A row that was moved to another owner or altered does not open.
+func TestKeysAreBoundToTheirOwner(t *testing.T) {
+	for name, change := range map[string]string{
+		"moved to another device": "UPDATE keys SET owner = 'b' WHERE owner = 'a'",
+		"made a product's":        "UPDATE keys SET owner_kind = 'product', owner = 'p' WHERE owner = 'a'",
+		"renamed":                 "UPDATE keys SET id = 'ffffffffffffffff' WHERE owner = 'a'",
+		"altered":                 "UPDATE keys SET sealed = zeroblob(60) WHERE owner = 'a'",
+		"cut":                     "UPDATE keys SET sealed = substr(sealed, 1, 40) WHERE owner = 'a'",
+		"emptied":                 "UPDATE keys SET sealed = x'' WHERE owner = 'a'",
+	} {
+		dir := t.TempDir()
+		s := openAt(t, dir)
+		err := errors.Join(s.AddDevice(ctx, fleet.Device{ID: "a", Product: "p"}, &secretKey, t0), s.AddDevice(ctx, fleet.Device{ID: "b"}, nil, t0), s.Close())
+		if err != nil {
+			t.Fatal(err)
+		}
+		alter(t, dir, change)
+		s = openAt(t, dir)
+		id := "a"
+		if strings.HasPrefix(name, "moved") {
+			id = "b"
+		}
+		key, _, err := s.DeviceKey(ctx, id)
+		if fleet.CodeOf(err) != fleet.CodeInternal || key != (fleet.Key{}) || !strings.Contains(err.Error(), "can't be opened") {
+			t.Errorf("%s: %v", name, err)
+		}
+		s.Close()
+	}
+}
+
+// Without randomness no key is stored, and nothing of the device.
+func TestKeyWithoutRandomness(t *testing.T) {
+	dir := t.TempDir()
+	openAt(t, dir).Close()
+	s, err := Open(ctx, Options{Path: filepath.Join(dir, "runnel.db"), Secret: testSecret, Random: bytes.NewReader(make([]byte, 10))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.AddDevice(ctx, fleet.Device{ID: "a"}, &secretKey, t0); err == nil {
+		t.Error("stored")
+	}
+	if _, err := s.Device(ctx, "a"); fleet.CodeOf(err) != fleet.CodeNotFound {
+		t.Errorf("%v", err)
+	}
+}
