@@ -5,6 +5,11 @@ import "github.com/spf13/cobra"
 // subcommands lists every verb, in the order in which help shows them.
 func subcommands() []*cobra.Command {
 	return []*cobra.Command{
+		newPushCmd(),
+		newReleasesCmd(),
+		newDevicesCmd(),
+		newDeviceCmd(),
+		newLogsCmd(),
 		newInspectCmd(),
 		newBootCmd(),
 	}

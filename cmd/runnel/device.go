@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/runnel-fota/runnel/internal/client"
+)
+
+type orderFunc func(*client.Client, context.Context, string) (client.Device, error)
+
+func newDeviceCmd() *cobra.Command {
+	r := &remote{}
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "device ID",
+		Short: "Show one device and its timeline",
+		Long: `Shows a device and what became of it, newest first.
+
+--json prints {"device":{...},"timeline":[{"id","time","device","version","event",
+"detail","proven"}],"total":N}; the device is as 'runnel devices --json' shows it.`,
+		Args: exactArgs("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkLimit(limit); err != nil {
+				return err
+			}
+			c, err := r.client()
+			if err != nil {
+				return err
+			}
+			d, err := c.Device(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			events, total, err := c.Timeline(cmd.Context(), args[0], limit)
+			if err != nil {
+				return err
+			}
+			w := cmd.OutOrStdout()
+			if r.json {
+				return printJSON(w, map[string]any{"device": d, "timeline": append([]client.Event{}, events...), "total": total})
+			}
+			rows := [][]string{{"device", d.ID}, {"product", d.Product}, {"identity", d.Assurance}, {"runs", d.RunningVersion},
+				{"last seen", stampOrNever(d.LastSeen)}, {"nonce", fmt.Sprint(d.Nonce)}}
+			if p := d.Deployment; p != nil {
+				rows = append(rows, []string{"deployment", deploymentText(p)}, []string{"chunks", fmt.Sprintf("%d of %d", p.ChunksReceived, p.ChunksTotal)})
+				if p.Reason != "" {
+					rows = append(rows, []string{"reason", p.Reason})
+				}
+			}
+			if d.RollbackWanted {
+				rows = append(rows, []string{"ordered", "go back: " + d.RollbackReason})
+			}
+			warn(cmd, d.Warning)
+			if err := table(w, rows); err != nil {
+				return err
+			}
+			fmt.Fprintln(w)
+			return printEvents(cmd, events, total)
+		},
+	}
+	cmd.Flags().IntVar(&limit, "limit", 50, "how many `lines` of its timeline, 1 to 1000")
+	r.flags(cmd)
+	return cmd
+}
+
+func checkLimit(n int) error {
+	if n < 1 || n > 1000 {
+		return usagef("--limit is %d, not 1 to 1000", n)
+	}
+	return nil
+}
+
+func printEvents(cmd *cobra.Command, events []client.Event, total int) error {
+	rows := [][]string{{"TIME (UTC)", "DEVICE", "VERSION", "EVENT", "DETAIL"}}
+	for _, e := range events {
+		detail := e.Detail
+		if !e.Proven {
+			detail = strings.TrimSpace(detail + " (unproven)")
+		}
+		rows = append(rows, []string{stamp(e.Time), e.Device, e.Version, e.Name, detail})
+	}
+	if err := table(cmd.OutOrStdout(), rows); err != nil {
+		return err
+	}
+	if len(events) < total {
+		fmt.Fprintf(cmd.OutOrStdout(), "%d of %d; --limit shows more\n", len(events), total)
+	}
+	return nil
+}

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/runnel-fota/runnel/internal/client"
+)
+
+func newDevicesCmd() *cobra.Command {
+	r := &remote{}
+	cmd := &cobra.Command{
+		Use:   "devices",
+		Short: "List devices, add them, give them orders",
+		Long: `Lists all devices with their latest deployments.
+
+--json prints {"devices":[{"id","product","assurance","warning","added_at","last_seen",
+"running_version","nonce","clocked","signed","rollback_wanted","rollback_reason",
+"retry_at","deployment":{"release_id","version","state","chunks_received",
+"chunks_total","verified","boot_status","reason","proven","started_at","updated_at"}}]};
+empty members may be left away. Times are RFC 3339, UTC.`,
+		Example: "  runnel devices\n  runnel devices add pump-1 --product acme/pump --psk-file key.hex",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := r.client()
+			if err != nil {
+				return err
+			}
+			list, err := c.Devices(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if r.json {
+				return printJSON(cmd.OutOrStdout(), map[string]any{"devices": append([]client.Device{}, list...)})
+			}
+			if len(list) == 0 {
+				fmt.Fprintln(cmd.OutOrStdout(), "no devices; add one with 'runnel devices add ID --psk HEX64'")
+				return nil
+			}
+			rows := [][]string{{"DEVICE", "PRODUCT", "IDENTITY", "RUNS", "DEPLOYMENT", "CHUNKS", "LAST SEEN"}}
+			shared := 0
+			for _, d := range list {
+				state, chunks := "", ""
+				if p := d.Deployment; p != nil {
+					state, chunks = deploymentText(p), fmt.Sprintf("%d/%d", p.ChunksReceived, p.ChunksTotal)
+				}
+				if d.Assurance == "shared" {
+					shared++
+				}
+				rows = append(rows, []string{d.ID, d.Product, d.Assurance, d.RunningVersion, state, chunks, stampOrNever(d.LastSeen)})
+			}
+			if shared > 0 {
+				warn(cmd, fmt.Sprintf("%d with a shared key: each of them can speak in the name of the others of its product", shared))
+			}
+			return table(cmd.OutOrStdout(), rows)
+		},
+	}
+	r.flags(cmd)
+	cmd.AddCommand(newDevicesAddCmd(r), newProductKeyCmd(r), newRollbackCmd(r),
+		newOrderCmd(r, "reset-nonce", "Forget a device's highest nonce and clock, so that it is heard again", (*client.Client).ResetNonce),
+		newOrderCmd(r, "retry", "Let a device try again the release that it found bad", (*client.Client).Retry))
+	return cmd
+}
+
+func deploymentText(p *client.Deployment) string {
+	s := p.Version + " " + p.State
+	if !p.Proven {
+		s += " (unproven)"
+	}
+	return s
+}
+
+func newDevicesAddCmd(r *remote) *cobra.Command {
+	var key keyFlags
+	var product string
+	cmd := &cobra.Command{
+		Use:   "add ID",
+		Short: "Add a device with its key",
+		Long: `Adds a device. Without a key of its own it needs its product's.
+
+--json prints the device, as 'runnel devices --json' does.`,
+		Args: exactArgs("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			psk, err := key.read(cmd)
+			if err != nil {
+				return err
+			}
+			c, err := r.client()
+			if err != nil {
+				return err
+			}
+			d, err := c.AddDevice(cmd.Context(), args[0], product, psk)
+			if err != nil {
+				return err
+			}
+			warn(cmd, d.Warning)
+			if d.Assurance == "none" {
+				warn(cmd, "it has no key, so it can be sent no chunks: set its product's with 'runnel devices product-key'")
+			}
+			if r.json {
+				return printJSON(cmd.OutOrStdout(), d)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "added %s (identity: %s)\n", d.ID, d.Assurance)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&product, "product", "", "its `product`; without one the only product that there is")
+	key.flags(cmd)
+	return cmd
+}
+
+func newProductKeyCmd(r *remote) *cobra.Command {
+	var key keyFlags
+	cmd := &cobra.Command{
+		Use:   "product-key PRODUCT",
+		Short: "Set the key that devices of a product share where they have none of their own",
+		Long:  "Sets the key.\n\n--json prints {\"product\",\"warning\"}.",
+		Args:  exactArgs("PRODUCT"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			psk, err := key.read(cmd)
+			if err != nil {
+				return err
+			}
+			if psk == "" {
+				return usagef("the key is missing").withHint("give --psk HEX64 or --psk-file FILE")
+			}
+			c, err := r.client()
+			if err != nil {
+				return err
+			}
+			warning, err := c.SetProductKey(cmd.Context(), args[0], psk)
+			if err != nil {
+				return err
+			}
+			warn(cmd, warning)
+			if r.json {
+				return printJSON(cmd.OutOrStdout(), map[string]string{"product": args[0], "warning": warning})
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "set the key of %s\n", args[0])
+			return nil
+		},
+	}
+	key.flags(cmd)
+	return cmd
+}
+
+func newRollbackCmd(r *remote) *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use:   "rollback ID",
+		Short: "Have a device (or 'all') go back to the image before",
+		Long:  "The device is told at its next poll, at most every ten minutes, until it reports.\n\n--json prints {\"device\",\"devices\":N,\"reason\"}.",
+		Args:  exactArgs("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := r.client()
+			if err != nil {
+				return err
+			}
+			n, err := c.Rollback(cmd.Context(), args[0], reason)
+			if err != nil {
+				return err
+			}
+			if r.json {
+				return printJSON(cmd.OutOrStdout(), map[string]any{"device": args[0], "devices": n, "reason": reason})
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "ordered %d to go back\n", n)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "`why`, for the device and the log")
+	return cmd
+}
+
+func newOrderCmd(r *remote, name, short string, order orderFunc) *cobra.Command {
+	return &cobra.Command{
+		Use:   name + " ID",
+		Short: short,
+		Long:  short + ".\n\n--json prints the device, as 'runnel devices --json' does.",
+		Args:  exactArgs("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := r.client()
+			if err != nil {
+				return err
+			}
+			d, err := order(c, cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if r.json {
+				return printJSON(cmd.OutOrStdout(), d)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: done for %s\n", name, d.ID)
+			return nil
+		},
+	}
+}

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/runnel-fota/runnel/core/esp32"
+	"github.com/runnel-fota/runnel/internal/fleet"
+)
+
+// maxImage is the largest flash that an ESP32 maps, in bytes.
+const maxImage = 16 << 20
+
+func newPushCmd() *cobra.Command {
+	r := &remote{}
+	var product, version string
+	var chunkSize int
+	cmd := &cobra.Command{
+		Use:   "push IMAGE",
+		Short: "Check an image as the bootloader would, and publish it",
+		Long: `Checks magic, chip, segments, checksum and appended SHA-256, then publishes the
+image as a release. A bad image is refused with what is wrong and at which byte,
+and leaves nothing behind. The same image, product and version again is no error.
+
+--json prints {"release":{...},"created":bool,"warning"}; the release is as
+'runnel releases --json' shows it.`,
+		Example: "  runnel push build/firmware.bin --product acme/pump --version 1.2.0",
+		Args:    exactArgs("IMAGE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, name := range []string{"product", "version"} {
+				if !cmd.Flags().Changed(name) {
+					return usagef("--%s is missing", name).withHint("see 'runnel push --help'")
+				}
+			}
+			warning, err := fleet.CheckChunkSize(chunkSize)
+			if err = errors.Join(fleet.ValidateProduct(product), fleet.ValidateVersion(version), err); err != nil {
+				return usagef("%v", err)
+			}
+			c, err := r.client()
+			if err != nil {
+				return err
+			}
+			f, err := os.Open(args[0])
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			digest, size, err := checkImage(args[0], f)
+			if err != nil {
+				return err
+			}
+			if _, err := f.Seek(0, io.SeekStart); err != nil {
+				return err
+			}
+			p, err := c.Publish(cmd.Context(), product, version, chunkSize, digest, f, size)
+			if err != nil {
+				return err
+			}
+			if warning == "" {
+				warning = p.Warning
+			}
+			warn(cmd, warning)
+			if r.json {
+				return printJSON(cmd.OutOrStdout(), p)
+			}
+			word := "published"
+			if !p.Created {
+				word = "already published:"
+			}
+			l := p.Release
+			fmt.Fprintf(cmd.OutOrStdout(), "%s %s %s (release %d): %d bytes, %d chunks of %d\nsha256 %s\n",
+				word, l.Product, l.Version, l.ID, l.Size, l.Chunks, l.ChunkSize, l.Digest)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&product, "product", "", "the `product` it is for: name or vendor/name")
+	cmd.Flags().StringVar(&version, "version", "", "the `version` that people call it")
+	cmd.Flags().IntVar(&chunkSize, "chunk-size", 1024, "`bytes` in a chunk, 256 to 16384")
+	r.flags(cmd)
+	return cmd
+}
+
+// checkImage checks as the bootloader would and answers digest and size of the file.
+func checkImage(name string, f io.Reader) (digest string, size int64, err error) {
+	var check esp32.ImageCheck
+	check.Begin(esp32.AnyChip, maxImage)
+	sum := sha256.New()
+	buf := make([]byte, 64<<10)
+	bad := func(err error) error {
+		return &fleet.Error{Code: fleet.CodeInvalid, Message: fmt.Sprintf("%s: %v, at offset %d", name, err, check.Offset()),
+			Hint: "'runnel inspect' shows what the file holds; push the .bin that the build made for the app"}
+	}
+	for {
+		n, readErr := f.Read(buf)
+		sum.Write(buf[:n])
+		if size += int64(n); size > maxImage {
+			return "", 0, fleet.Errorf(fleet.CodeTooLarge, "%s is larger than %d bytes", name, maxImage)
+		}
+		if err := check.Write(buf[:n]); err != nil {
+			return "", 0, bad(err)
+		}
+		if readErr == io.EOF {
+			break
+		}
+		if readErr != nil {
+			return "", 0, readErr
+		}
+	}
+	if err := check.End(); err != nil {
+		return "", 0, bad(err)
+	}
+	return hex.EncodeToString(sum.Sum(nil)), size, nil
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/runnel-fota/runnel/internal/client"
+)
+
+func newReleasesCmd() *cobra.Command {
+	r := &remote{}
+	var product string
+	cmd := &cobra.Command{
+		Use:   "releases",
+		Short: "List releases, newest first",
+		Long: `Lists releases.
+
+--json prints {"releases":[{"id","product","version","digest","size","chip","project",
+"app_version","idf_version","chunk_size","chunks","state","published_at"}]}.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := r.client()
+			if err != nil {
+				return err
+			}
+			list, err := c.Releases(cmd.Context(), product)
+			if err != nil {
+				return err
+			}
+			if r.json {
+				return printJSON(cmd.OutOrStdout(), map[string]any{"releases": append([]client.Release{}, list...)})
+			}
+			if len(list) == 0 {
+				fmt.Fprintln(cmd.OutOrStdout(), "no releases; publish one with 'runnel push IMAGE --product P --version V'")
+				return nil
+			}
+			rows := [][]string{{"ID", "PRODUCT", "VERSION", "CHIP", "BYTES", "CHUNKS", "STATE", "PUBLISHED (UTC)", "SHA-256"}}
+			for _, l := range list {
+				rows = append(rows, []string{fmt.Sprint(l.ID), l.Product, l.Version, l.Chip, fmt.Sprint(l.Size),
+					fmt.Sprintf("%d x %d", l.Chunks, l.ChunkSize), l.State, stamp(l.PublishedAt), short(l.Digest)})
+			}
+			return table(cmd.OutOrStdout(), rows)
+		},
+	}
+	cmd.Flags().StringVar(&product, "product", "", "only this `product`'s")
+	r.flags(cmd)
+	cmd.AddCommand(&cobra.Command{
+		Use:   "withdraw ID",
+		Short: "Offer a release to no device any more",
+		Long:  "Withdraws a release by the id that 'runnel releases' shows. Devices that run it keep it.\n\n--json prints the release.",
+		Args:  exactArgs("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := strconv.ParseInt(args[0], 10, 64)
+			if err != nil || id < 1 {
+				return usagef("%q is not a release's id", args[0]).withHint("'runnel releases' lists them")
+			}
+			c, err := r.client()
+			if err != nil {
+				return err
+			}
+			l, err := c.Withdraw(cmd.Context(), id)
+			if err != nil {
+				return err
+			}
+			if r.json {
+				return printJSON(cmd.OutOrStdout(), l)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "withdrew %s %s (release %d)\n", l.Product, l.Version, l.ID)
+			return nil
+		},
+	})
+	return cmd
+}
+
+func short(digest string) string { return digest[:min(12, len(digest))] }
