@@ -5,6 +5,7 @@ import "github.com/spf13/cobra"
 // subcommands lists every verb, in the order in which help shows them.
 func subcommands() []*cobra.Command {
 	return []*cobra.Command{
+		newServeCmd(),
 		newPushCmd(),
 		newReleasesCmd(),
 		newDevicesCmd(),
@@ -12,5 +13,6 @@ func subcommands() []*cobra.Command {
 		newLogsCmd(),
 		newInspectCmd(),
 		newBootCmd(),
+		newBoardCmd(),
 	}
 }

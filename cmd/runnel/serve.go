@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/runnel-fota/runnel/internal/adminapi"
+	"github.com/runnel-fota/runnel/internal/datadir"
+	"github.com/runnel-fota/runnel/internal/fleet"
+	"github.com/runnel-fota/runnel/internal/httpserver"
+	"github.com/runnel-fota/runnel/internal/store/sqlite"
+	v1 "github.com/runnel-fota/runnel/internal/wire/v1"
+)
+
+// serveConfig is what a server is started with.
+type serveConfig struct {
+	data, listen string
+	certFile     string
+	keyFile      string
+	silentDevice string
+	openOperator bool
+	window       time.Duration
+	nonceJump    uint64
+	cacheBytes   int64
+	maxRequests  int
+	json         bool
+	log          *slog.Logger
+	out          io.Writer
+	onReady      func(url, token string) // nil: print
+}
+
+func newServeCmd() *cobra.Command {
+	c := serveConfig{}
+	verbose := false
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the server",
+		Long: `Runs the server on a data folder until it gets SIGTERM or ctrl-C. The first start
+makes the folder and an operator's token, which is printed once and kept in the
+file admin.token there (mode 0600).
+
+--json prints {"url":"...","admin_token":"..."} as the first line, when the server
+is ready; admin_token is there at the first start only. The log goes to stderr.`,
+		Example: "  runnel serve --data fleet\n  runnel serve --data fleet --listen 0.0.0.0:8443 --tls-cert c.pem --tls-key k.pem",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := c.validate(); err != nil {
+				return err
+			}
+			level := slog.LevelInfo
+			if verbose {
+				level = slog.LevelDebug
+			}
+			opts := &slog.HandlerOptions{Level: level}
+			var h slog.Handler = slog.NewTextHandler(cmd.ErrOrStderr(), opts)
+			if c.json {
+				h = slog.NewJSONHandler(cmd.ErrOrStderr(), opts)
+			}
+			c.log, c.out = slog.New(h), cmd.OutOrStdout()
+			return serve(cmd.Context(), c)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&c.data, "data", "", "the data `folder`")
+	f.StringVar(&c.listen, "listen", "127.0.0.1:8080", "`address` to listen on; port 0 lets the system choose")
+	f.BoolVar(&c.json, "json", false, "print one line of JSON when ready, and log in JSON")
+	f.BoolVar(&verbose, "verbose", false, "log more")
+	f.StringVar(&c.certFile, "tls-cert", "", "certificate `file` (PEM)")
+	f.StringVar(&c.keyFile, "tls-key", "", "the certificate's key `file` (PEM)")
+	f.StringVar(&c.silentDevice, "v1-silent-device", "", "take v1 requests without a MAC as this `device`'s; anybody can send such")
+	f.BoolVar(&c.openOperator, "v1-open-operator", false, "take v1 operators' calls without a token from this machine")
+	f.DurationVar(&c.window, "v1-window", v1.DefaultWindow, "how far a v1 timestamp may be off; 0 switches the check off")
+	f.Uint64Var(&c.nonceJump, "v1-nonce-jump", v1.DefaultNonceJump, "how far a v1 nonce may leap")
+	f.Int64Var(&c.cacheBytes, "cache-bytes", v1.DefaultCacheBytes, "memory for prepared chunks, in `bytes`")
+	f.IntVar(&c.maxRequests, "max-requests", httpserver.DefaultMaxRequests, "requests at `once`; those beyond get 503")
+	return cmd
+}
+
+func (c *serveConfig) validate() error {
+	switch {
+	case c.data == "":
+		return usagef("--data is missing").withHint("name a folder for the server's data: it is made at the first start")
+	case (c.certFile == "") != (c.keyFile == ""):
+		return usagef("--tls-cert and --tls-key go together")
+	case c.window < 0:
+		return usagef("--v1-window is negative")
+	case c.nonceJump == 0:
+		return usagef("--v1-nonce-jump is 0")
+	case c.cacheBytes < 1:
+		return usagef("--cache-bytes is not above 0")
+	case c.maxRequests < 1:
+		return usagef("--max-requests is not above 0")
+	case c.openOperator && !loopback(c.listen):
+		return usagef("--v1-open-operator needs a listener on loopback, not %s", c.listen).withHint("use --listen 127.0.0.1:8080")
+	}
+	if _, _, err := net.SplitHostPort(c.listen); err != nil {
+		return usagef("--listen %s is not an address", c.listen).withHint("write it like 127.0.0.1:8080")
+	}
+	if c.silentDevice != "" {
+		if err := fleet.ValidateDeviceID(c.silentDevice); err != nil {
+			return usagef("--v1-silent-device: %v", err)
+		}
+	}
+	return nil
+}
+
+// loopback: nobody else can reach the address. A name other than localhost may mean anything.
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// serve runs a server until ctx ends. What is opened is closed in the reverse
+// order: no request is in progress when the nonces are written, and none of both
+// when the store is closed.
+func serve(ctx context.Context, c serveConfig) (err error) {
+	dir, err := datadir.Open(c.data)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	secret, err := dir.Secret(rand.Reader)
+	if err != nil {
+		return err
+	}
+	store, err := sqlite.Open(ctx, sqlite.Options{Path: dir.Database(), Secret: secret})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	images, err := openImages(dir.Blobs(), store)
+	if err != nil {
+		return err
+	}
+	token, err := dir.EnsureToken(ctx, store, rand.Reader, time.Now())
+	if err != nil {
+		return err
+	}
+	wire := v1.New(v1.Config{Devices: store, Orders: store, Deployments: store, Catalogue: store, Events: store, Tokens: store,
+		Blobs: images, Publisher: images.forV1(), Log: c.log, Now: time.Now, SilentDevice: c.silentDevice, OpenOperator: c.openOperator,
+		Window: c.window, NonceJump: c.nonceJump, CacheBytes: c.cacheBytes})
+	mux := http.NewServeMux()
+	wire.Register(mux)
+	adminapi.Register(mux, adminapi.Config{Releases: store, Devices: wire.DeviceStore(), Orders: wire.Orders(), Deployments: store,
+		Events: store, Tokens: store, Publisher: images, Now: time.Now, Log: c.log})
+	server := httpserver.New(mux, c.maxRequests, c.log)
+
+	l, err := net.Listen("tcp", c.listen)
+	if err != nil {
+		return &fleet.Error{Code: fleet.CodeInvalid, Message: "can't listen on " + c.listen, Err: err,
+			Hint: "another program may use the port: name another with --listen, or 0 for any"}
+	}
+	c.warn(ctx, store)
+	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
+	written := make(chan error, 1)
+	go func() { written <- wire.Run(behind) }()
+	// The listener takes connections from here on; Serve answers them.
+	if err := c.ready(l.Addr(), dir, token); err != nil {
+		l.Close()
+		stopBehind()
+		return errors.Join(err, <-written)
+	}
+	err = server.Serve(ctx, l, c.certFile, c.keyFile)
+	stopBehind()
+	err = errors.Join(err, <-written)
+	c.log.Info("stopped")
+	return err
+}
+
+// warn says what an operator should know of how it was started.
+func (c *serveConfig) warn(ctx context.Context, store fleet.Devices) {
+	if !loopback(c.listen) && c.certFile == "" {
+		c.log.Warn("others can reach this server and read what it says: there is no TLS", "listen", c.listen, "hint", "give --tls-cert and --tls-key, or put a TLS proxy in front")
+	}
+	if c.silentDevice != "" {
+		c.log.Warn("requests without a MAC are admitted: anybody can send them", "device", c.silentDevice)
+		if _, err := store.Device(ctx, c.silentDevice); fleet.CodeOf(err) == fleet.CodeNotFound {
+			c.log.Warn("the silent device is not known yet", "device", c.silentDevice, "hint", "runnel devices add "+c.silentDevice+" --psk-file FILE")
+		}
+	}
+	if c.openOperator {
+		c.log.Warn("v1 operators' calls need no token from this machine: every user and program of it may publish")
+	}
+	if list, err := store.ListDevices(ctx); err == nil {
+		n := 0
+		for _, d := range list {
+			if d.Assurance == fleet.AssuranceShared {
+				n++
+			}
+		}
+		if n > 0 {
+			c.log.Warn("devices use their product's key: each can speak in the name of the others", "devices", n)
+		}
+	}
+}
+
+// ready tells where the server is.
+func (c *serveConfig) ready(addr net.Addr, dir *datadir.Dir, token string) error {
+	scheme := "http"
+	if c.certFile != "" {
+		scheme = "https"
+	}
+	url := scheme + "://" + reachable(addr)
+	if c.onReady != nil {
+		c.onReady(url, token)
+		return nil
+	}
+	if c.json {
+		line := struct {
+			URL   string `json:"url"`
+			Token string `json:"admin_token,omitempty"`
+		}{url, token}
+		return json.NewEncoder(c.out).Encode(line)
+	}
+	text := fmt.Sprintf("Runnel serves at %s\n", url)
+	if token != "" {
+		text += fmt.Sprintf("\nThe operator's token, shown this once (and kept in %s):\n\n  %s\n\nNext, in another terminal:\n\n"+
+			"  export RUNNEL_SERVER=%s RUNNEL_TOKEN=%s\n  runnel devices add pump-1 --psk-file FILE\n  runnel push IMAGE --product P --version V\n\n", dir.TokenFile(), token, url, token)
+	}
+	_, err := io.WriteString(c.out, text+"ctrl-C stops it.\n")
+	return err
+}
+
+// reachable is an address that a client on this machine can use: an unspecified
+// host is no host.
+func reachable(addr net.Addr) string {
+	t, ok := addr.(*net.TCPAddr)
+	if !ok || !t.IP.IsUnspecified() {
+		return addr.String()
+	}
+	return net.JoinHostPort("127.0.0.1", fmt.Sprint(t.Port))
+}
