@@ -11,6 +11,7 @@ func subcommands() []*cobra.Command {
 		newDevicesCmd(),
 		newDeviceCmd(),
 		newLogsCmd(),
+		newDemoCmd(),
 		newInspectCmd(),
 		newBootCmd(),
 		newBoardCmd(),

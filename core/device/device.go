@@ -350,7 +350,13 @@ func (u *Updater) SelfTest(passed bool) {
 }
 
 func (u *Updater) event(k EventKind, r Reason) {
-	if u.c.Events != nil {
-		u.c.Events.Event(Event{Kind: k, Reason: r, Slot: u.target, Bytes: u.inst.written})
+	if u.c.Events == nil {
+		return
 	}
+	e := Event{Kind: k, Reason: r, Slot: u.target, Bytes: u.inst.written}
+	switch k {
+	case EventTrial, EventConfirmed, EventUpToDate:
+		e.Slot = u.c.Boot.Running()
+	}
+	u.c.Events.Event(e)
 }

@@ -103,7 +103,8 @@ func (r *run) Random() uint32                { return r.rng.Uint32() }
 func (r *run) ResetReason() boot.ResetReason { return r.reason }
 func (r *run) Bootable(boot.Slot) bool       { return true }
 func (r *run) Event(e device.Event) {
-	if r.app.OnEvent != nil {
+	// What software says without power nobody hears.
+	if r.app.OnEvent != nil && !r.b.Chip.Dead() {
 		r.app.OnEvent(e)
 	}
 }

@@ -1,0 +1,451 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/runnel-fota/runnel/core/boot"
+	"github.com/runnel-fota/runnel/core/device"
+	"github.com/runnel-fota/runnel/core/esp32"
+	v1 "github.com/runnel-fota/runnel/core/wire/v1"
+	"github.com/runnel-fota/runnel/internal/client"
+	"github.com/runnel-fota/runnel/internal/devicehttp"
+	"github.com/runnel-fota/runnel/internal/inspect"
+	"github.com/runnel-fota/runnel/sim/board"
+	"github.com/runnel-fota/runnel/sim/nor"
+)
+
+const (
+	demoImageBytes = 1_068_032 // the documented run of the original: 1,043 chunks
+	demoChunk      = 1024
+	demoDevice     = "demo-board"
+	demoProduct    = "demo/board"
+	demoLimit      = time.Minute
+)
+
+func newDemoCmd() *cobra.Command {
+	var asJSON bool
+	var images []string
+	var wire string
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "The whole story in one command, in under a minute",
+		Long: `Starts a server and a virtual board on version A; publishes B; cuts the power in
+the middle of the download; powers the board on: it resumes, verifies, reboots and
+confirms; publishes C, which crashes at boot: the board returns to B and says why.
+Everything runs for real, on loopback and in a folder that is removed afterwards.
+
+With --json, one object an event; the last is the summary. Exit status 1 if any step
+is not as it should be.`,
+		Example: `  runnel demo
+  runnel demo --json | tail -1
+  runnel demo --image old.bin --image new.bin`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if len(images) != 0 && len(images) != 2 {
+				return usagef("--image is given twice, the old and the new image, or not at all")
+			}
+			if wire != "v1" {
+				return usagef("--wire %s: only v1 is there yet", wire)
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), demoLimit)
+			defer cancel()
+			d := &demo{out: cmd.OutOrStdout(), asJSON: asJSON, start: time.Now()}
+			return d.run(ctx, images)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object an event")
+	cmd.Flags().StringArrayVar(&images, "image", nil, "a real image: the old one, then the new one")
+	cmd.Flags().StringVar(&wire, "wire", "v1", "the wire that the board speaks")
+	return cmd
+}
+
+// demo is one run. Every figure in its summary is measured in it.
+type demo struct {
+	out    io.Writer
+	asJSON bool
+	start  time.Time
+	dir    string
+	log    *boardLog
+
+	api    *client.Client
+	dev    *devicehttp.Client
+	key    []byte
+	chipID uint16
+	b      *board.Board
+
+	a, imgB, c []byte
+	fetched    int // bytes of B's chunks that were asked for
+	refetched  int // of those, more than once
+	samples    []sample
+}
+
+// sample is one row of the table: the original's page shows the same columns.
+type sample struct {
+	when    string
+	inHand  int // bytes of a chunk in RAM
+	inFlash int
+}
+
+// summary is the contract's last line.
+type summary struct {
+	Event      string  `json:"event"`
+	OK         bool    `json:"ok"`
+	ImageBytes int     `json:"image_bytes"`
+	Chunks     int     `json:"chunks"`
+	ChunkBytes int     `json:"chunk_bytes"`
+	WorkingSet int     `json:"working_set_bytes"`
+	Allocs     float64 `json:"allocs_per_chunk"`
+	Refetched  int     `json:"refetched_bytes"`
+	RolledBack bool    `json:"rolled_back"`
+	Seconds    float64 `json:"seconds"`
+}
+
+func (d *demo) run(ctx context.Context, images []string) (err error) {
+	if d.dir, err = os.MkdirTemp("", "runnel-demo-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(d.dir)) }()
+	d.log = newBoardLog(d.out, d.asJSON, demoChunk, 2)
+	s := summary{Event: "summary", ChunkBytes: demoChunk, WorkingSet: board.WorkingSet(demoChunk, 2)}
+	if err := d.images(images); err != nil {
+		return err
+	}
+	s.ImageBytes, s.Chunks = len(d.imgB), (len(d.imgB)+demoChunk-1)/demoChunk
+	stop, err := d.server(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	if err := d.newBoard(ctx); err != nil {
+		return err
+	}
+	steps := []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"push B", func(ctx context.Context) error { return d.push(ctx, "B", d.imgB) }},
+		{"download, power cut in the middle", d.cut},
+		{"resume, verify, reboot, confirm", d.resume},
+		{"push C", func(ctx context.Context) error { return d.push(ctx, "C", d.c) }},
+		{"C crashes at boot, the board returns to B", d.goBack},
+	}
+	for _, step := range steps {
+		d.log.emit(boardEvent{Event: "step", Text: step.name})
+		if err := step.do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", step.name, err)
+		}
+	}
+	s.Refetched = d.refetched
+	s.RolledBack = true // goBack fails where it did not happen
+	if s.Allocs, err = board.AllocsPerChunk(); err != nil {
+		return err
+	}
+	s.Seconds = time.Since(d.start).Seconds()
+	s.OK = s.Refetched <= 4096 && s.WorkingSet <= ramBudget && s.Allocs == 0
+	if err := d.finish(s); err != nil {
+		return err
+	}
+	if !s.OK {
+		return errors.New("a figure is out of its bound; see the summary")
+	}
+	return nil
+}
+
+// images reads or builds A, B and C.
+func (d *demo) images(files []string) (err error) {
+	spec := func(version string, b board.Behaviour) board.ImageSpec {
+		return board.ImageSpec{Size: demoImageBytes, Chip: d.chipID, Project: "runnel-demo", Version: version, Behave: b, Seed: 7}
+	}
+	if len(files) == 0 {
+		if d.a, err = board.BuildImage(spec("A", board.BehaveOK)); err != nil {
+			return err
+		}
+		if d.imgB, err = board.BuildImage(spec("B", board.BehaveOK)); err != nil {
+			return err
+		}
+	} else {
+		for i, to := range []*[]byte{&d.a, &d.imgB} {
+			if *to, err = readBounded(files[i], 16<<20); err != nil {
+				return err
+			}
+			im, err, at := inspect.ReadImage(*to)
+			if err != nil {
+				return fmt.Errorf("%s: %w at offset 0x%x", files[i], err, at)
+			}
+			d.chipID = im.ChipID
+		}
+		if bytes.Equal(d.a, d.imgB) {
+			return usagef("the two images are the same")
+		}
+	}
+	d.c, err = board.BuildImage(spec("C", board.BehavePanic))
+	return err
+}
+
+// server starts this very program as a server of its own and reads its first line.
+func (d *demo) server(ctx context.Context) (stop func() error, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, self, "serve", "--json", "--data", filepath.Join(d.dir, "server"), "--listen", "127.0.0.1:0")
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	var errText bytes.Buffer
+	cmd.Stderr = &errText
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	stop = func() error {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			return err
+		}
+		if err := cmd.Wait(); err != nil {
+			return fmt.Errorf("server: %w: %s", err, errText.String())
+		}
+		return nil
+	}
+	var first struct {
+		URL   string `json:"url"`
+		Token string `json:"admin_token"`
+	}
+	line, err := bufio.NewReader(out).ReadBytes('\n')
+	if err == nil {
+		err = json.Unmarshal(line, &first)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("server did not start: %w: %s", err, errText.String()), stop())
+	}
+	d.log.emit(boardEvent{Event: "server", Text: first.URL})
+	if d.api, err = client.New(first.URL, first.Token); err == nil {
+		d.dev, err = devicehttp.New(first.URL)
+	}
+	if err != nil {
+		return nil, errors.Join(err, stop())
+	}
+	return stop, nil
+}
+
+func (d *demo) flashFile() string { return filepath.Join(d.dir, "board.bin") }
+
+// newBoard makes a board that runs A and makes it known to the server.
+func (d *demo) newBoard(ctx context.Context) error {
+	d.key = make([]byte, 32)
+	if _, err := rand.Read(d.key); err != nil {
+		return err
+	}
+	if _, err := d.api.AddDevice(ctx, demoDevice, demoProduct, hex.EncodeToString(d.key)); err != nil {
+		return err
+	}
+	chip, err := nor.Create(d.flashFile(), nor.Config{})
+	if err != nil {
+		return err
+	}
+	d.b = &board.Board{Chip: chip, ChipID: d.chipID}
+	if err := d.b.Write(board.Layout{Table: board.DefaultTable(), App: d.a}); err != nil {
+		return errors.Join(err, chip.Close())
+	}
+	d.log.emit(boardEvent{Event: "board", Text: "virtual ESP32 on version A, flash in one file of 4 MiB"})
+	return chip.Close()
+}
+
+func (d *demo) push(ctx context.Context, version string, img []byte) error {
+	sum := sha256.Sum256(img)
+	p, err := d.api.Publish(ctx, demoProduct, version, demoChunk, hex.EncodeToString(sum[:]), bytes.NewReader(img), int64(len(img)))
+	if err != nil {
+		return err
+	}
+	d.log.emit(boardEvent{Event: "published", Version: version,
+		Text: fmt.Sprintf("%d bytes in %d chunks of %d", p.Release.Size, p.Release.Chunks, p.Release.ChunkSize)})
+	return nil
+}
+
+// power opens the flash file anew, as a real start would, and runs the board until
+// stop says so.
+func (d *demo) power(ctx context.Context, stop func(*device.Updater, device.Event) bool) error {
+	chip, err := nor.Open(d.flashFile(), nor.Config{Seed: 1})
+	if err != nil {
+		return err
+	}
+	d.b.Chip = chip
+	done := false
+	var up *device.Updater
+	err = d.b.Run(ctx, boot.ResetPowerOn, board.App{
+		Transport: d, PollMillis: 200, Seed: 1,
+		Identity: v1.Identity{ID: demoDevice, Signed: true, Key: d.key},
+		OnStart:  func(u *device.Updater, b board.Boot) { up = u; d.log.started(u, b) },
+		OnEvent: func(e device.Event) {
+			d.log.event(e)
+			d.observe(up, e)
+			done = done || stop(up, e)
+		},
+		Stop: func() bool { return done },
+	})
+	return errors.Join(err, chip.Close(), d.log.err)
+}
+
+// Do carries a request, and counts the bytes of chunks that are asked for.
+func (d *demo) Do(ctx context.Context, r v1.Request) (board.Answer, error) {
+	if u, err := url.ParseRequestURI(string(r.Target)); err == nil && u.Path == v1.ChunkPath {
+		if n, err := strconv.Atoi(u.Query().Get("chunk_number")); err == nil && n*demoChunk < len(d.imgB) {
+			d.fetched += min(demoChunk, len(d.imgB)-n*demoChunk)
+		}
+	}
+	a, err := d.dev.Do(ctx, &r)
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// observe takes the table's rows at the moments that the original's page shows.
+func (d *demo) observe(u *device.Updater, e device.Event) {
+	st := u.Status()
+	row := func(when string) {
+		d.samples = append(d.samples, sample{when, int(st.ChunkBytes), int(e.Bytes)})
+	}
+	switch {
+	case e.Kind == device.EventOffer && len(d.samples) == 0:
+		row("before")
+	case e.Kind == device.EventErase && len(d.samples) == 1:
+		row("chunk in hand, first block erased")
+	case e.Kind == device.EventChunk && len(d.samples) == 2:
+		row("first chunk in flash")
+	case e.Kind == device.EventResume && len(d.samples) == 3:
+		row("resumed after the power cut")
+	case e.Kind == device.EventVerifying && len(d.samples) == 4:
+		row("all chunks in flash")
+	}
+}
+
+// cut pulls the plug at half of B.
+func (d *demo) cut(ctx context.Context) error {
+	err := d.power(ctx, func(_ *device.Updater, e device.Event) bool {
+		if e.Kind == device.EventChunk && int(e.Bytes) >= len(d.imgB)/2 {
+			d.b.Chip.CutPower()
+		}
+		return false
+	})
+	if !errors.Is(err, board.ErrPowerCut) {
+		return fmt.Errorf("no power cut: %w", err)
+	}
+	d.log.emit(boardEvent{Event: "power_cut", Text: "inside a flash operation"})
+	return nil
+}
+
+func (d *demo) resume(ctx context.Context) error {
+	resumed, confirmed := false, false
+	err := d.power(ctx, func(_ *device.Updater, e device.Event) bool {
+		resumed = resumed || e.Kind == device.EventResume && e.Bytes > 0
+		confirmed = confirmed || e.Kind == device.EventConfirmed
+		return confirmed && e.Kind == device.EventUpToDate
+	})
+	switch {
+	case err != nil:
+		return err
+	case !resumed:
+		return errors.New("the download started over instead of resuming")
+	}
+	d.refetched = d.fetched - len(d.imgB)
+	return d.holds("B", d.imgB, "confirmed")
+}
+
+func (d *demo) goBack(ctx context.Context) error {
+	crashed := false
+	err := d.power(ctx, func(_ *device.Updater, e device.Event) bool {
+		crashed = crashed || e.Kind == device.EventFailed && e.Reason == device.ReasonCrashed
+		return crashed && e.Kind == device.EventUpToDate
+	})
+	switch {
+	case err != nil:
+		return err
+	case !crashed:
+		return errors.New("the board did not notice that C crashed")
+	}
+	return d.holds("B", d.imgB, "reverted")
+}
+
+// holds checks from outside: the flash file boots the image, and the server shows
+// the deployment's end.
+func (d *demo) holds(version string, img []byte, state string) error {
+	data, err := readBounded(d.flashFile(), inspect.MaxSize)
+	if err != nil {
+		return err
+	}
+	chip, err := nor.New(nor.Config{Size: uint32(len(data))})
+	if err != nil {
+		return err
+	}
+	if err := chip.Load(0, data); err != nil {
+		return err
+	}
+	b := &board.Board{Chip: chip, ChipID: d.chipID}
+	got, err := b.Boot()
+	if err != nil {
+		return err
+	}
+	t, err := b.Table()
+	if err != nil {
+		return err
+	}
+	p := t.Find(esp32.TypeApp, esp32.SubtypeOTA0+uint8(got.Running))
+	if p == nil || !bytes.HasPrefix(data[p.Offset:], img) {
+		return fmt.Errorf("slot %s does not hold %s byte for byte", slotName(got.Running), version)
+	}
+	dev, err := d.api.Device(context.Background(), demoDevice)
+	if err != nil {
+		return err
+	}
+	if dev.Deployment == nil || dev.Deployment.State != state {
+		return fmt.Errorf("the server shows %+v, not %s", dev.Deployment, state)
+	}
+	text := "server: " + dev.Deployment.Version + " " + dev.Deployment.State
+	d.log.emit(boardEvent{Event: "checked", Slot: slotName(got.Running), Version: version, Text: text, Reason: dev.Deployment.Reason})
+	return nil
+}
+
+// finish prints the table and the summary.
+func (d *demo) finish(s summary) error {
+	if d.asJSON {
+		b, err := json.Marshal(s)
+		if err == nil {
+			_, err = d.out.Write(append(b, '\n'))
+		}
+		return err
+	}
+	t := tabwriter.NewWriter(d.out, 0, 4, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(t, "\n\tupdater's RAM\tof it, chunk in hand\tin flash\t\n")
+	for _, r := range d.samples {
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t\n", r.when, s.WorkingSet, r.inHand, r.inFlash)
+	}
+	fmt.Fprintf(t, "\t\t\t\t\n")
+	fmt.Fprintf(t, "image\t%d bytes\t%d chunks of %d\t\t\n", s.ImageBytes, s.Chunks, s.ChunkBytes)
+	fmt.Fprintf(t, "fetched twice because of the cut\t%d bytes\t\t\t\n", s.Refetched)
+	fmt.Fprintf(t, "allocations per chunk\t%g\t\t\t\n", s.Allocs)
+	fmt.Fprintf(t, "time\t%.1f s\t\t\t\n", s.Seconds)
+	fmt.Fprintf(t, "result\t%s\t\t\t\n", yes(s.OK, "ok", "not ok"))
+	return t.Flush()
+}
