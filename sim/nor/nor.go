@@ -85,8 +85,8 @@ type Chip struct {
 	file  *os.File
 	lock  unlocker
 
-	page  [pageSize]byte // on its way into the cells; a field, so that no operation allocates
-	unit  [16]byte       // of the cipher
+	page [pageSize]byte // on its way into the cells; a field, so that no operation allocates
+	unit [16]byte       // of the cipher
 
 	clock time.Duration
 	stats Stats
