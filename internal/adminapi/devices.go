@@ -155,8 +155,8 @@ func (s *server) devices() {
 		return s.show(ctx, in.ID)
 	})
 	type timelineInput struct {
-		deviceInput
-		Limit int `query:"limit" default:"100" minimum:"1" maximum:"1000"`
+		ID    string `path:"device" maxLength:"64"`
+		Limit int    `query:"limit" default:"100" minimum:"1" maximum:"1000"`
 	}
 	huma.Register(s.api, op("device-timeline", "GET", "/devices/{device}/timeline", "What became of it, newest first"), func(ctx context.Context, in *timelineInput) (*eventsOutput, error) {
 		if _, err := s.Devices.Device(ctx, in.ID); err != nil {

@@ -87,23 +87,10 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) {
 	if product == "" {
 		product = fleet.DefaultProduct
 	}
-	rel, created, err := s.c.Publisher.PublishImage(r.Context(), product, u.Version, chunkSize, &digest, bytes.NewReader(image))
+	rel, _, err := s.c.Publisher.PublishImage(r.Context(), product, u.Version, chunkSize, &digest, bytes.NewReader(image))
 	if err != nil {
 		s.fail(w, r, err)
 		return
-	}
-	if created {
-		for _, name := range []string{fleet.EventHashVerified, fleet.EventChunkingStarted} {
-			detail := fmt.Sprintf("%d chunks of %d bytes", rel.Chunks(), rel.ChunkSize)
-			if name == fleet.EventHashVerified {
-				detail = rel.Image.Digest.String()
-			}
-			e := fleet.Event{Time: s.c.Now(), Version: rel.Version, Name: name, Detail: detail, Proven: true}
-			if err := s.c.Events.Append(r.Context(), e); err != nil {
-				s.fail(w, r, err) // published all the same; the same upload again succeeds
-				return
-			}
-		}
 	}
 	writeJSON(w, http.StatusOK, uploadAnswer{Status: "success", Message: "Firmware " + rel.Version + " uploaded",
 		Manifest: manifestOf(&rel, rel.PublishedAt), TotalChunks: rel.Chunks()})
