@@ -43,7 +43,7 @@ func (s *suite) events() {
 // eventsAreBounded: whoever forges reports of a silent device fills no disk and
 // pushes out nothing that is proven.
 func (s *suite) eventsAreBounded() {
-	const forged, keep = 5000, 1200
+	const forged, keep = 2400, 1200
 	s.addDevice("a", at(0))
 	s.addDevice("b", at(0))
 	s.ok(s.Append(ctx, fleet.Event{Time: at(0), Device: "b", Name: "b's own"}))
