@@ -248,9 +248,11 @@ func (s *Server) rollbackStatus(w http.ResponseWriter, r *http.Request, c caller
 	if err != nil {
 		return err
 	}
+	// What a MAC proved may not be written yet: without it the device would pass for a silent one.
+	dev.Signed = dev.Signed || c.dev.hasProven()
 	now := s.c.Now()
 	// Who speaks without a MAC in the name of a device that has one must not use up its order.
-	if !fleet.RollbackDue(dev, now) || !c.proven && c.dev.hasProven() {
+	if !fleet.RollbackDue(dev, now) || !c.proven && dev.Signed {
 		writeJSON(w, http.StatusOK, rollbackBody{})
 		return nil
 	}
