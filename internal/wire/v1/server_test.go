@@ -93,8 +93,18 @@ func newWorld(t testing.TB, change func(*v1.Config)) *world {
 		t.Fatal(err)
 	}
 	w.add("dev-1", testKey)
-	t.Cleanup(func() { w.store.Close() })
+	t.Cleanup(w.close)
 	return w
+}
+
+func (w *world) close() {
+	if w.store == nil {
+		return
+	}
+	if err := w.store.Close(); err != nil {
+		w.t.Error(err)
+	}
+	w.store = nil
 }
 
 // open starts a server on the store's file.
@@ -424,9 +434,7 @@ func TestRestartAndReset(t *testing.T) {
 	if err := w.wire.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.store.Close(); err != nil {
-		t.Fatal(err)
-	}
+	w.close()
 	w.open(nil)
 	if got := get(50); got != 401 {
 		t.Errorf("replay after a restart: %d", got)

@@ -1,0 +1,5 @@
+//go:build !race
+
+package v1_test
+
+const manyDevices = 10_000
