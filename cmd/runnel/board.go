@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/device"
@@ -142,7 +143,7 @@ func readTable(path string, size uint32) (t esp32.Table, err error) {
 // boardRun are the flags of board run.
 type boardRun struct {
 	flashFile, server, id, psk, pskFile, reset string
-	noRollback, silent, asJSON, once           bool
+	noRollback, silent, asJSON, plain, once    bool
 	poll                                       time.Duration
 	chunkBuffer                                int
 }
@@ -155,7 +156,8 @@ func newBoardRunCmd() *cobra.Command {
 		Long: `Powers a board on: the bootloader's decision, then the application, whose only
 work is the updater. Ctrl-C is a power cut: run it again and it resumes.
 
-One line an event; with --json one JSON object: t (seconds), event, slot, version,
+On a terminal a live view is drawn; with --plain, and into a pipe, one line an
+event; with --json one JSON object: t (seconds), event, slot, version,
 bytes, total, chunk, chunks, bytes_per_second, ram_bytes, ram_budget, reason, text.`,
 		Example: `  runnel board run --flash board.bin --server http://127.0.0.1:8080 --id pump-7 --psk-file key.hex
   runnel board run --flash board.bin --server URL --id pump-7 --psk HEX64 --once --json`,
@@ -175,7 +177,7 @@ bytes, total, chunk, chunks, bytes_per_second, ram_bytes, ram_budget, reason, te
 	f.DurationVar(&o.poll, "poll", 10*time.Second, "between polls")
 	f.IntVar(&o.chunkBuffer, "chunk-buffer", 1024, "bytes: the largest chunk size that it takes")
 	f.BoolVar(&o.asJSON, "json", false, "one JSON object an event")
-	f.Bool("plain", false, "one line an event (the default)")
+	f.BoolVar(&o.plain, "plain", false, "one line an event, no live view")
 	return cmd
 }
 
@@ -212,7 +214,7 @@ func (o *boardRun) run(cmd *cobra.Command) error {
 	return errors.Join(err, chip.Close())
 }
 
-func (o *boardRun) power(ctx context.Context, cmd *cobra.Command, b *board.Board, client *devicehttp.Client, key []byte, reason boot.ResetReason) error {
+func (o *boardRun) power(ctx context.Context, cmd *cobra.Command, b *board.Board, client *devicehttp.Client, key []byte, reason boot.ResetReason) (err error) {
 	t, err := b.Table()
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.flashFile, err)
@@ -223,8 +225,14 @@ func (o *boardRun) power(ctx context.Context, cmd *cobra.Command, b *board.Board
 		id.ID, id.Signed = "", false
 	}
 	// A hand on the plug: the flash operation in progress, or the next, is torn.
+	ctx, unplug := context.WithCancel(ctx)
+	defer unplug()
 	stop := context.AfterFunc(ctx, b.Chip.CutPower)
 	defer stop()
+	if out, ok := cmd.OutOrStdout().(*os.File); ok && !o.plain && !o.asJSON && term.IsTerminal(int(out.Fd())) {
+		log.live = newLiveView(cmd.InOrStdin(), out, o.id+" at "+o.server, b.Chip, &t, unplug)
+		defer func() { err = errors.Join(err, log.live.close()) }()
+	}
 	done := false
 	err = b.Run(ctx, reason, board.App{
 		Transport: carrier{client}, Identity: id, ChunkBuffer: o.chunkBuffer, PollMillis: uint32(o.poll.Milliseconds()),

@@ -42,6 +42,7 @@ type boardLog struct {
 	from    uint32
 	lastPct uint32
 	err     error
+	live    *liveView // nil: lines go to w
 }
 
 func newBoardLog(w io.Writer, asJSON bool, chunk, slots int) *boardLog {
@@ -91,6 +92,9 @@ func (l *boardLog) event(e device.Event) {
 		}
 		pct := uint32(uint64(e.Bytes) * 10 / uint64(st.Size))
 		if !l.asJSON && pct == l.lastPct {
+			if l.live != nil {
+				l.live.event(out, "")
+			}
 			return
 		}
 		l.lastPct = pct
@@ -133,6 +137,10 @@ func (l *boardLog) emit(e boardEvent) {
 		if s != "" {
 			line += "  " + s
 		}
+	}
+	if l.live != nil {
+		l.live.event(e, line)
+		return
 	}
 	_, l.err = fmt.Fprintln(l.w, line)
 }
