@@ -82,7 +82,7 @@ func boardNew(flashFile, app, bootloader, table string, size uint32) (err error)
 	} else if l.App, err = readBounded(app, 16<<20); err == nil {
 		var im *inspect.Image
 		var at int64
-		if im, err, at = inspect.ReadImage(l.App); err != nil {
+		if im, at, err = inspect.ReadImage(l.App); err != nil {
 			return fmt.Errorf("%s: %w at offset 0x%x", app, err, at)
 		}
 		b.ChipID = im.ChipID

@@ -187,7 +187,7 @@ func (d *demo) images(files []string) (err error) {
 			if *to, err = readBounded(files[i], 16<<20); err != nil {
 				return err
 			}
-			im, err, at := inspect.ReadImage(*to)
+			im, at, err := inspect.ReadImage(*to)
 			if err != nil {
 				return fmt.Errorf("%s: %w at offset 0x%x", files[i], err, at)
 			}

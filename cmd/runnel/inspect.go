@@ -101,7 +101,7 @@ func showReport(w io.Writer, r *inspect.Report) error {
 	for _, s := range r.Slots {
 		fmt.Fprintf(t, "\nslot\t%s\n", s.Name)
 		if s.Error != "" {
-			fmt.Fprintf(t, "defect\t%s\n", s.Error)
+			fmt.Fprintf(t, "%s\t%s\n", yes(s.Image == nil && s.Error == "erased", "content", "defect"), s.Error)
 		}
 		showImage(t, s.Image)
 	}

@@ -69,7 +69,7 @@ chunk at a time, in constant RAM.`,
 		},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%v", err).withHint("see 'runnel %s --help'", trimRoot(cmd.CommandPath()))
+		return usagef("%v", err).withHint("see '%s --help'", cmd.CommandPath())
 	})
 	root.AddCommand(subcommands()...)
 	return root
@@ -95,7 +95,7 @@ func noArgs(cmd *cobra.Command, args []string) error { return exactArgs()(cmd, a
 // exactArgs wants one argument for each name.
 func exactArgs(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		hint := fmt.Sprintf("see 'runnel %s --help'", trimRoot(cmd.CommandPath()))
+		hint := fmt.Sprintf("see '%s --help'", cmd.CommandPath())
 		switch {
 		case len(args) < len(names):
 			return usagef("%s is missing", names[len(args)]).withHint("%s", hint)
@@ -106,13 +106,6 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 		}
 		return nil
 	}
-}
-
-func trimRoot(path string) string {
-	if path == "runnel" {
-		return ""
-	}
-	return path[len("runnel "):]
 }
 
 // showError prints what went wrong, then what to do next where somebody knows.

@@ -115,7 +115,7 @@ func tableAt(data []byte) bool {
 }
 
 func imageFile(data []byte) *Report {
-	im, err, at := ReadImage(data)
+	im, at, err := ReadImage(data)
 	r := &Report{Kind: KindImage, Image: im}
 	if im.isBootloader(data) {
 		r.Kind = KindBootloader
@@ -129,7 +129,7 @@ func imageFile(data []byte) *Report {
 
 // ReadImage reads an image from its first byte. On an error the offset of the
 // defect is told, and im holds what was read up to it.
-func ReadImage(data []byte) (im *Image, err error, offset int64) { //nolint:revive // the offset explains the error
+func ReadImage(data []byte) (im *Image, offset int64, err error) {
 	var c esp32.ImageCheck
 	c.Begin(esp32.AnyChip, uint32(min(len(data), MaxSize)))
 	err = c.Write(data)
@@ -139,7 +139,7 @@ func ReadImage(data []byte) (im *Image, err error, offset int64) { //nolint:revi
 	offset = int64(c.Offset())
 	im = &Image{Segments: []Segment{}}
 	if len(data) < esp32.HeaderSize || data[0] != esp32.ImageMagic {
-		return im, err, offset
+		return im, offset, err
 	}
 	le := binary.LittleEndian
 	im.ChipID = le.Uint16(data[12:])
@@ -161,7 +161,7 @@ func ReadImage(data []byte) (im *Image, err error, offset int64) { //nolint:revi
 		offset = 0
 	}
 	im.describe(data)
-	return im, err, offset
+	return im, offset, err
 }
 
 func (im *Image) segments(data []byte) {
@@ -308,7 +308,12 @@ func flashDump(data []byte) *Report {
 			continue
 		}
 		s := Slot{Name: text(p.Name())}
-		im, err, at := ReadImage(data[p.Offset : p.Offset+p.Size])
+		if data[p.Offset] == 0xFF {
+			s.Error = "erased"
+			r.Slots = append(r.Slots, s)
+			continue
+		}
+		im, at, err := ReadImage(data[p.Offset : p.Offset+p.Size])
 		s.Image = im
 		if err != nil {
 			s.Error = fmt.Sprintf("%v at offset 0x%x", err, int64(p.Offset)+at)

@@ -88,7 +88,6 @@ type world struct {
 	up      *device.Updater
 	run     boot.Slot
 	events  []device.Event
-	polls   int
 	chunks  int
 	id      string // of the case, for a failure
 	allowed int    // idle polls before Run stops
@@ -153,15 +152,6 @@ func (w *world) slot(i int) []byte {
 		w.t.Fatal(err)
 	}
 	return out
-}
-
-func (w *world) has(k device.EventKind, r device.Reason) bool {
-	for _, e := range w.events {
-		if e.Kind == k && e.Reason == r {
-			return true
-		}
-	}
-	return false
 }
 
 func TestUpdateConfirm(t *testing.T) {

@@ -219,8 +219,8 @@ func TestEveryStepFails(t *testing.T) {
 func TestCrashAtEveryStep(t *testing.T) {
 	content := blobtest.Content(7, 300_000)
 	digest := fleet.Digest(sha256.Sum256(content))
-	sweep(t, nil, -1, true, func(k int, f *faulty, d *Dir, created bool, err error) {
-		d, err = open(Options{Path: d.path, Reserve: -1}, system)
+	sweep(t, nil, -1, true, func(k int, f *faulty, before *Dir, created bool, _ error) {
+		d, err := open(Options{Path: before.path, Reserve: -1}, system)
 		if err != nil {
 			t.Fatal(err)
 		}

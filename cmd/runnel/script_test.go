@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bufio"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/runnel-fota/runnel/core/esp32"
+	"github.com/runnel-fota/runnel/sim/board"
+)
+
+// TestMain lets the test binary be runnel where a script calls it.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"runnel": main})
+}
+
+// TestScripts runs testdata/script: what a user types and sees. Their own commands:
+//
+//	image FILE VERSION BEHAVIOUR [SIZE]   builds an app image
+//	server [flag ...]                     starts a server; sets RUNNEL_SERVER and RUNNEL_TOKEN
+//	stop                                  ends it as an operator would (SIGTERM)
+//	crash                                 ends it as a power cut would (SIGKILL)
+//	spoil FILE OFFSET HEX                 writes bytes into a file
+func TestScripts(t *testing.T) {
+	s := &scriptServers{running: map[*testscript.TestScript]*exec.Cmd{}}
+	testscript.Run(t, testscript.Params{
+		Dir: filepath.Join("testdata", "script"),
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("PSK", strings.Repeat("42", 32))
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"image":  scriptImage,
+			"server": s.start,
+			"stop":   func(ts *testscript.TestScript, _ bool, _ []string) { s.end(ts, syscall.SIGTERM) },
+			"crash":  func(ts *testscript.TestScript, _ bool, _ []string) { s.end(ts, syscall.SIGKILL) },
+			"spoil":  scriptSpoil,
+		},
+	})
+}
+
+func scriptImage(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 3 {
+		ts.Fatalf("image FILE VERSION BEHAVIOUR [SIZE]")
+	}
+	size := 64 << 10
+	if len(args) > 3 {
+		_, err := fmt.Sscan(args[3], &size)
+		ts.Check(err)
+	}
+	img, err := board.BuildImage(board.ImageSpec{Size: size, Chip: esp32.ChipESP32, Project: "script", Version: args[1],
+		Behave: board.Behaviour(args[2]), Seed: 1})
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), img, 0o644))
+}
+
+func scriptSpoil(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("spoil FILE OFFSET HEX")
+	}
+	var off int64
+	_, err := fmt.Sscan(args[1], &off)
+	ts.Check(err)
+	b, err := hex.DecodeString(args[2])
+	ts.Check(err)
+	f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_WRONLY, 0)
+	ts.Check(err)
+	_, err = f.WriteAt(b, off)
+	ts.Check(err)
+	ts.Check(f.Close())
+}
+
+// scriptServers are the servers of the scripts that run side by side.
+type scriptServers struct {
+	mu      sync.Mutex
+	running map[*testscript.TestScript]*exec.Cmd
+}
+
+// start waits for the server's first line: it is ready when it is printed.
+func (s *scriptServers) start(ts *testscript.TestScript, _ bool, args []string) {
+	bin, err := exec.LookPath("runnel")
+	ts.Check(err)
+	cmd := exec.Command(bin, append([]string{"serve", "--json", "--data", ts.MkAbs("data"), "--listen", "127.0.0.1:0"}, args...)...)
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	s.mu.Lock()
+	s.running[ts] = cmd
+	s.mu.Unlock()
+	ts.Defer(func() { s.end(ts, syscall.SIGKILL) })
+	line, err := bufio.NewReader(out).ReadBytes('\n')
+	ts.Check(err)
+	var first struct {
+		URL   string `json:"url"`
+		Token string `json:"admin_token"`
+	}
+	ts.Check(json.Unmarshal(line, &first))
+	ts.Setenv("RUNNEL_SERVER", first.URL)
+	if first.Token != "" {
+		ts.Setenv("RUNNEL_TOKEN", first.Token)
+	}
+}
+
+func (s *scriptServers) end(ts *testscript.TestScript, sig syscall.Signal) {
+	s.mu.Lock()
+	cmd := s.running[ts]
+	delete(s.running, ts)
+	s.mu.Unlock()
+	if cmd == nil {
+		return
+	}
+	ts.Check(cmd.Process.Signal(sig))
+	if err := cmd.Wait(); err != nil && sig == syscall.SIGTERM {
+		ts.Fatalf("server: %v", err)
+	}
+}
