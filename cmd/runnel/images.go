@@ -3,154 +3,80 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"runtime"
+	"log/slog"
 	"sync"
-	"syscall"
 	"time"
 
+	"github.com/runnel-fota/runnel/core/esp32"
+	"github.com/runnel-fota/runnel/internal/blob/dir"
 	"github.com/runnel-fota/runnel/internal/fleet"
-	"github.com/runnel-fota/runnel/internal/inspect"
+	"github.com/runnel-fota/runnel/internal/ingest"
 )
 
-// images takes images in and keeps them, one file each, named by its digest. A
-// file that has its name is whole and durable: it is written under another,
-// synced, and renamed.
+// maxImage is the largest flash that an ESP32 maps, in bytes.
+const maxImage = 16 << 20
+
+// images keeps images and takes them in: it refuses what the bootloader would.
 type images struct {
-	dir   string
-	store fleet.Releases
-	// anyBytes takes what is no ESP32 image too: the v1 upload never looked into one, and other
-	// boards than the ESP32 may live on it.
-	anyBytes bool
-	mu       *sync.Mutex // one publisher at a time: none removes what another counts on
+	blobs    *dir.Dir
+	intake   *ingest.Service
+	releases fleet.Releases
+	mu       sync.Mutex // one upload of other bytes at a time
 }
 
-// openImages makes the folder if need be and sweeps what a crash left behind.
-func openImages(dir string, store fleet.Releases) (*images, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	left, err := filepath.Glob(filepath.Join(dir, ".new-*"))
+// openImages opens the folder and sweeps what a crash left between a blob and its release.
+func openImages(ctx context.Context, path string, releases fleet.Releases, log *slog.Logger) (*images, error) {
+	d, err := dir.Open(dir.Options{Path: path})
 	if err != nil {
 		return nil, err
 	}
-	for _, path := range left {
-		if err := os.Remove(path); err != nil {
-			return nil, err
-		}
+	i := &images{blobs: d, intake: ingest.New(ingest.Options{Blobs: d, Releases: releases, MaxImage: maxImage, Now: time.Now}), releases: releases}
+	removed, missing, err := i.intake.Sweep(ctx)
+	if err != nil {
+		return nil, err
 	}
-	return &images{dir: dir, store: store, mu: &sync.Mutex{}}, nil
-}
-
-// forV1 is the same for the v1 upload.
-func (i *images) forV1() *images {
-	v := *i
-	v.anyBytes = true
-	return &v
-}
-
-func (i *images) path(d fleet.Digest) string { return filepath.Join(i.dir, d.String()) }
-
-// OpenBlob opens an image; CodeNotFound where there is none.
-func (i *images) OpenBlob(_ context.Context, d fleet.Digest) (io.ReadCloser, error) {
-	f, err := os.Open(i.path(d))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &fleet.Error{Code: fleet.CodeNotFound, Message: "no such image", Err: err}
+	if removed > 0 {
+		log.Info("removed images without a release", "images", removed)
 	}
-	return f, err
+	for _, r := range missing {
+		log.Error("the image of a release is missing: nobody can download it", "release", r.ID, "product", r.Product, "version", r.Version,
+			"hint", "bring the blobs folder back from where you keep it, or withdraw the release")
+	}
+	return i, nil
 }
 
-// PublishImage checks an image, stores and publishes it. Where it returns an
-// error it has left nothing behind.
-func (i *images) PublishImage(ctx context.Context, product, version string, chunkSize int, digest *fleet.Digest, image io.Reader) (fleet.Release, bool, error) {
-	var none fleet.Release
+// v1Upload is the way of the v1 upload: the original never looked into an image,
+// and boards other than the ESP32 live on it. What begins as an ESP32 image is
+// checked as one; other bytes are published without a chip's name.
+type v1Upload struct{ *images }
+
+func (u v1Upload) PublishImage(ctx context.Context, product, version string, chunkSize int, digest *fleet.Digest, image io.Reader) (fleet.Release, bool, error) {
+	data, err := io.ReadAll(image) // the wire bounds it, and has it in memory
+	if err != nil {
+		return fleet.Release{}, false, err
+	}
+	if len(data) == 0 || data[0] == esp32.ImageMagic {
+		return u.intake.PublishImage(ctx, product, version, chunkSize, digest, bytes.NewReader(data))
+	}
 	if err := errors.Join(fleet.ValidateProduct(product), fleet.ValidateVersion(version)); err != nil {
-		return none, false, err
+		return fleet.Release{}, false, err
 	}
 	if _, err := fleet.CheckChunkSize(chunkSize); err != nil {
-		return none, false, err
+		return fleet.Release{}, false, err
 	}
-	data, err := io.ReadAll(io.LimitReader(image, maxImage+1))
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	d, fresh, err := u.blobs.Put(ctx, bytes.NewReader(data), int64(len(data)))
 	if err != nil {
-		return none, false, err
+		return fleet.Release{}, false, err
 	}
-	switch {
-	case len(data) == 0:
-		return none, false, fleet.Errorf(fleet.CodeInvalid, "the image is empty")
-	case len(data) > maxImage:
-		return none, false, fleet.Errorf(fleet.CodeTooLarge, "the image is larger than %d bytes", maxImage)
-	}
-	rel := fleet.Release{Product: product, Version: version, ChunkSize: chunkSize,
-		Image: fleet.Image{Digest: sha256.Sum256(data), Size: int64(len(data))}}
-	if digest != nil && rel.Image.Digest != *digest {
-		return none, false, fleet.Errorf(fleet.CodeInvalid, "the image's SHA-256 is %s, not %s as announced", rel.Image.Digest, digest)
-	}
-	im, err, at := inspect.ReadImage(data)
-	switch {
-	case err == nil:
-		rel.Image.Chip, rel.Image.Project, rel.Image.AppVersion, rel.Image.IDFVersion = im.Chip, im.Project, im.Version, im.IDFVersion
-	case !i.anyBytes:
-		return none, false, &fleet.Error{Code: fleet.CodeInvalid, Message: fmt.Sprintf("the image is bad: %v, at offset %d", err, at),
-			Hint: "push the .bin that the build made for the app"}
-	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	fresh, err := i.keep(rel.Image.Digest, data)
-	if err != nil {
-		return none, false, err
-	}
-	stored, created, err := i.store.Publish(ctx, rel, time.Now())
+	r, created, err := u.releases.Publish(ctx, fleet.Release{Product: product, Version: version, ChunkSize: chunkSize,
+		Image: fleet.Image{Digest: d, Size: int64(len(data))}}, time.Now())
 	if err != nil && fresh {
-		err = errors.Join(err, os.Remove(i.path(rel.Image.Digest)))
+		// Nothing else counts on it: bytes that are no image come in here alone.
+		err = errors.Join(err, u.blobs.Delete(context.WithoutCancel(ctx), d))
 	}
-	return stored, created, err
-}
-
-// keep stores an image durably; fresh: it was not there.
-func (i *images) keep(d fleet.Digest, data []byte) (fresh bool, err error) {
-	if old, err := os.ReadFile(i.path(d)); err == nil && bytes.Equal(old, data) {
-		return false, nil
-	}
-	defer func() {
-		if errors.Is(err, syscall.ENOSPC) {
-			err = &fleet.Error{Code: fleet.CodeNoSpace, Message: "the server's disk is full", Err: err, Hint: "make room and push again: nothing was published"}
-		}
-	}()
-	f, err := os.CreateTemp(i.dir, ".new-*")
-	if err != nil {
-		return false, err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if _, err = f.Write(data); err != nil {
-		return false, err
-	}
-	if err = f.Sync(); err != nil {
-		return false, err
-	}
-	if err = f.Close(); err != nil {
-		return false, err
-	}
-	if err = os.Rename(f.Name(), i.path(d)); err != nil {
-		return false, err
-	}
-	if runtime.GOOS == "windows" { // folders can't be synced there
-		return true, nil
-	}
-	dir, err := os.Open(i.dir)
-	if err != nil {
-		return true, err
-	}
-	defer dir.Close()
-	return true, dir.Sync()
+	return r, created, err
 }

@@ -14,9 +14,6 @@ import (
 	"github.com/runnel-fota/runnel/internal/fleet"
 )
 
-// maxImage is the largest flash that an ESP32 maps, in bytes.
-const maxImage = 16 << 20
-
 func newPushCmd() *cobra.Command {
 	r := &remote{}
 	var product, version string

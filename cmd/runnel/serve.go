@@ -36,7 +36,6 @@ type serveConfig struct {
 	json         bool
 	log          *slog.Logger
 	out          io.Writer
-	onReady      func(url, token string) // nil: print
 }
 
 func newServeCmd() *cobra.Command {
@@ -142,7 +141,7 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	images, err := openImages(dir.Blobs(), store)
+	images, err := openImages(ctx, dir.Blobs(), store, c.log)
 	if err != nil {
 		return err
 	}
@@ -151,12 +150,12 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 		return err
 	}
 	wire := v1.New(v1.Config{Devices: store, Orders: store, Deployments: store, Catalogue: store, Events: store, Tokens: store,
-		Blobs: images, Publisher: images.forV1(), Log: c.log, Now: time.Now, SilentDevice: c.silentDevice, OpenOperator: c.openOperator,
+		Blobs: images.blobs, Publisher: v1Upload{images}, Log: c.log, Now: time.Now, SilentDevice: c.silentDevice, OpenOperator: c.openOperator,
 		Window: c.window, NonceJump: c.nonceJump, CacheBytes: c.cacheBytes})
 	mux := http.NewServeMux()
 	wire.Register(mux)
 	adminapi.Register(mux, adminapi.Config{Releases: store, Devices: wire.DeviceStore(), Orders: wire.Orders(), Deployments: store,
-		Events: store, Tokens: store, Publisher: images, Now: time.Now, Log: c.log})
+		Events: store, Tokens: store, Publisher: images.intake, Now: time.Now, Log: c.log})
 	server := httpserver.New(mux, c.maxRequests, c.log)
 
 	l, err := net.Listen("tcp", c.listen)
@@ -215,10 +214,6 @@ func (c *serveConfig) ready(addr net.Addr, dir *datadir.Dir, token string) error
 		scheme = "https"
 	}
 	url := scheme + "://" + reachable(addr)
-	if c.onReady != nil {
-		c.onReady(url, token)
-		return nil
-	}
 	if c.json {
 		line := struct {
 			URL   string `json:"url"`
