@@ -51,7 +51,8 @@ func TakeReport(d Device, c Candidates, rep Report, proven bool, now time.Time) 
 		dep = Deployment{Device: d.ID, StartedAt: later(now, d.RetryAt), Proven: true}
 	}
 	dep, events := ApplyReport(&dep, target.Release, rep, proven, now)
-	return updateDevice(d, s, proven, told, now), dep, events
+	answered := s.answersOrder(told) || told && s.bootAnswers(underWay(target))
+	return updateDevice(d, s, proven, told, answered, now), dep, events
 }
 
 func (c Candidate) proven() Candidate {
@@ -105,13 +106,23 @@ func (s said) answersOrder(told bool) bool {
 	return told && s.err != "" && s.version == "" && s.boot == "" && s.chunks < 0 && s.verified == nil && !s.rollback
 }
 
+// bootAnswers: a boot after the order is its answer even if nothing else is said.
+// All of a v1 report's fields are optional, so a device that went back may never
+// say a version: an order that outlived that would swap its slots for ever. A
+// success that names a version is judged by it, and one that ends a trial
+// (underWay) is the trial's, not the order's.
+func (s said) bootAnswers(trial bool) bool {
+	return s.boot == BootFailed || s.boot == BootSuccess && s.version == "" && !trial
+}
+
 func underWay(c Candidate) bool {
 	return c.Deployment != nil && c.Deployment.State != "" && !c.Deployment.State.Ended()
 }
 
 // updateDevice notes what a report taught of the device itself. What is said
 // without proof in the name of a device that has proven itself is not noted.
-func updateDevice(d Device, s said, proven, told bool, now time.Time) Device {
+// told: it was ordered to go back; answered: this is its answer, in other words.
+func updateDevice(d Device, s said, proven, told, answered bool, now time.Time) Device {
 	silent := d.silent()
 	if !proven && !silent {
 		return d
@@ -128,7 +139,7 @@ func updateDevice(d Device, s said, proven, told bool, now time.Time) Device {
 		changed = s.version != d.RunningVersion && (d.RunningVersion != "" || told)
 		d.RunningVersion = s.version
 	}
-	if d.RollbackWanted && (s.rollback || changed || s.answersOrder(told)) {
+	if d.RollbackWanted && (s.rollback || changed || answered) {
 		// A silent device clears only an order that it was given: it is not repeated (RollbackDue).
 		if proven || told {
 			d.RollbackWanted, d.RollbackReason, d.RollbackSentAt = false, "", time.Time{}
