@@ -195,7 +195,14 @@ func stepRace(ctx context.Context, e *env) result {
 	if _, err := exec.LookPath(compiler[0]); err != nil {
 		return e.missing("the race detector needs a C compiler: %v", err)
 	}
-	return goTest(ctx, e, []string{"CGO_ENABLED=1"}, "-vet=off", "-race", "./...", "./core/...")
+	probe := e.command(ctx, ".", "go", "list", "-race", "errors")
+	probe.Env = append(probe.Env, "CGO_ENABLED=1")
+	var said bytes.Buffer
+	probe.Stdout, probe.Stderr = &said, &said
+	if err := probe.Run(); err != nil {
+		return e.missing("no race detector for this platform: %s", bytes.TrimSpace(said.Bytes()))
+	}
+	return goTest(ctx, e, []string{"CGO_ENABLED=1"}, "-vet=off", "-race", "-short", "./...", "./core/...")
 }
 
 // tinyGoPrograms are what tools/tinygo/setup.sh can't do without.

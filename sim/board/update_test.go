@@ -313,9 +313,12 @@ func sweep(t *testing.T, g geometry) {
 		t.Fatalf("only %d flash operations: nothing is swept", ops)
 	}
 	worst := 0
-	// A tenth of the operations, chosen by a step that shares no factor with the
-	// update's rhythm, on all boards; every one on the standard board unless -short.
+	// Some of the operations, by a step that shares no factor with the update's
+	// rhythm, on all boards; every one on the standard board unless -short.
 	step := 13
+	if testing.Short() {
+		step = 37
+	}
 	if g.name == "standard" && !testing.Short() || os.Getenv("RUNNEL_SWEEP") == "full" {
 		step = 1
 	}

@@ -9,6 +9,8 @@ import (
 var (
 	hash digest.SHA256
 	mac  digest.HMAC
+	md5  digest.MD5
+	old  [16]byte
 	sum  [digest.Size]byte
 	buf  [80]byte
 )
@@ -26,6 +28,11 @@ func main() {
 	mac.Sum(&sum)
 	board.Bytes(sum[:])
 	mac.Hash().Reset()
+
+	md5.Reset()
+	md5.Write(buf[:])
+	md5.Sum(&old)
+	board.Bytes(old[:])
 
 	board.Output(digest.CRC32(board.Input(), buf[:]))
 	board.Flag(digest.Equal(sum[:], buf[:digest.Size]))
