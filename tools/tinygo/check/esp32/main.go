@@ -86,4 +86,8 @@ func useTable() {
 	}
 	board.Output(table.AppCount() + uint32(table.Slots()))
 	board.Text(esp32.TableError(board.Input()).Error())
+	line, err := table.ParseCSV(binary[:], board.Input())
+	board.Output(uint32(line))
+	board.Err(err)
+	board.Text(esp32.CSVError(board.Input()).Error())
 }
