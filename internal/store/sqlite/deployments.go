@@ -13,20 +13,20 @@ const latestOrder = " ORDER BY p.proven DESC, p.started_at DESC, p.release_id DE
 
 // Deployment implements fleet.Deployments.
 func (s *Store) Deployment(ctx context.Context, device string) (fleet.Deployment, error) {
-	p, err := scanDeployment(s.readers.QueryRowContext(ctx, "SELECT "+deploymentColumns+deploymentTables+"WHERE p.device = ?"+latestOrder, device))
+	p, err := scanDeployment(s.readers.row(ctx, "SELECT "+deploymentColumns+deploymentTables+"WHERE p.device = ?"+latestOrder, device))
 	return p, wrap("deployment", notFound(err, "device %s has no deployment", fleet.CleanText(device, fleet.MaxDeviceID)))
 }
 
 // DeploymentOf implements fleet.Deployments.
 func (s *Store) DeploymentOf(ctx context.Context, device string, releaseID int64) (fleet.Deployment, error) {
-	p, err := scanDeployment(s.readers.QueryRowContext(ctx, "SELECT "+deploymentColumns+deploymentTables+"WHERE p.device = ? AND p.release_id = ?", device, releaseID))
+	p, err := scanDeployment(s.readers.row(ctx, "SELECT "+deploymentColumns+deploymentTables+"WHERE p.device = ? AND p.release_id = ?", device, releaseID))
 	return p, wrap("deployment", notFound(err, "device %s has no deployment of release %d", fleet.CleanText(device, fleet.MaxDeviceID), releaseID))
 }
 
 // ListDeployments implements fleet.Deployments.
 func (s *Store) ListDeployments(ctx context.Context) (list []fleet.Deployment, err error) {
-	err = s.read(ctx, "deployments", func(t *sql.Tx) error {
-		list, err = collect(scanDeployment)(t.QueryContext(ctx, "SELECT "+deploymentColumns+` FROM devices d
+	err = s.read(ctx, "deployments", func(v *view) error {
+		list, err = collect(scanDeployment)(v.query("SELECT " + deploymentColumns + ` FROM devices d
  JOIN deployments p ON p.device = d.id AND p.release_id =
    (SELECT release_id FROM deployments WHERE device = d.id ORDER BY proven DESC, started_at DESC, release_id DESC LIMIT 1)
  JOIN releases r ON r.id = p.release_id ORDER BY d.id`))

@@ -44,12 +44,12 @@ func (s *Store) AddDevice(ctx context.Context, d fleet.Device, key *fleet.Key, n
 
 // Device implements fleet.Devices.
 func (s *Store) Device(ctx context.Context, id string) (d fleet.Device, err error) {
-	err = s.read(ctx, "device", func(t *sql.Tx) error {
-		d, err = scanDevice(t.QueryRowContext(ctx, "SELECT "+deviceColumns+" FROM devices d WHERE d.id = ?", id))
+	err = s.read(ctx, "device", func(v *view) error {
+		d, err = scanDevice(v.row("SELECT "+deviceColumns+" FROM devices d WHERE d.id = ?", id))
 		if err != nil {
 			return noDevice(err, id)
 		}
-		return assure(ctx, t, &d)
+		return assure(v, &d)
 	})
 	return d, err
 }
@@ -60,8 +60,8 @@ func noDevice(err error, id string) error {
 
 // ListDevices implements fleet.Devices, in the order of ids.
 func (s *Store) ListDevices(ctx context.Context) (list []fleet.Device, err error) {
-	err = s.read(ctx, "devices", func(t *sql.Tx) error {
-		list, err = collect(scanDevice)(t.QueryContext(ctx, "SELECT "+deviceColumns+" FROM devices d ORDER BY d.id"))
+	err = s.read(ctx, "devices", func(v *view) error {
+		list, err = collect(scanDevice)(v.query("SELECT " + deviceColumns + " FROM devices d ORDER BY d.id"))
 		if err != nil {
 			return err
 		}
@@ -69,13 +69,13 @@ func (s *Store) ListDevices(ctx context.Context) (list []fleet.Device, err error
 		for i := range list {
 			ds[i] = &list[i]
 		}
-		return assure(ctx, t, ds...)
+		return assure(v, ds...)
 	})
 	return list, err
 }
 
 // assure sees whether devices without a key of their own have their product's.
-func assure(ctx context.Context, t *sql.Tx, devices ...*fleet.Device) error {
+func assure(v *view, devices ...*fleet.Device) error {
 	var products []string
 	shared := map[string]bool{}
 	read := false
@@ -85,11 +85,11 @@ func assure(ctx context.Context, t *sql.Tx, devices ...*fleet.Device) error {
 		}
 		if !read {
 			var err error
-			if products, err = productsOf(ctx, t); err != nil {
+			if products, err = productsOf(v); err != nil {
 				return err
 			}
 			owners, err := collect(func(row scanner) (o string, err error) { return o, row.Scan(&o) })(
-				t.QueryContext(ctx, "SELECT owner FROM keys WHERE owner_kind = 'product' AND purpose = ? AND state = 'active'", purposeV1))
+				v.query("SELECT owner FROM keys WHERE owner_kind = 'product' AND purpose = ? AND state = 'active'", purposeV1))
 			if err != nil {
 				return err
 			}
@@ -107,8 +107,8 @@ func assure(ctx context.Context, t *sql.Tx, devices ...*fleet.Device) error {
 
 // productsOf is what fleet.ProductOf wants to know: the first and the last
 // product by name, which are one where there is one.
-func productsOf(ctx context.Context, t *sql.Tx) ([]string, error) {
-	return readProducts(t.QueryRowContext(ctx, productsQuery))
+func productsOf(v *view) ([]string, error) {
+	return readProducts(v.row(productsQuery))
 }
 
 const productsQuery = "SELECT (SELECT min(product) FROM releases), (SELECT max(product) FROM releases)"
@@ -126,23 +126,23 @@ func readProducts(row scanner) ([]string, error) {
 
 // DeviceKey implements fleet.Devices.
 func (s *Store) DeviceKey(ctx context.Context, id string) (key fleet.Key, a fleet.Assurance, err error) {
-	err = s.read(ctx, "device key", func(t *sql.Tx) error {
+	err = s.read(ctx, "device key", func(v *view) error {
 		a = fleet.AssuranceOwn
-		key, err = s.key(ctx, t, ownerDevice, id)
+		key, err = s.key(v, ownerDevice, id)
 		if !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
 		d := fleet.Device{ID: id}
-		if err := t.QueryRowContext(ctx, "SELECT product FROM devices WHERE id = ?", id).Scan(&d.Product); err != nil {
+		if err := v.row("SELECT product FROM devices WHERE id = ?", id).Scan(&d.Product); err != nil {
 			return noDevice(err, id)
 		}
-		products, err := productsOf(ctx, t)
+		products, err := productsOf(v)
 		if err != nil {
 			return err
 		}
 		product := fleet.ProductOf(d, products)
 		a = fleet.AssuranceShared
-		key, err = s.key(ctx, t, ownerProduct, product)
+		key, err = s.key(v, ownerProduct, product)
 		return notFound(err, "device %s has no key, and neither has its product %s", id, product)
 	})
 	if err != nil {

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"database/sql"
 
 	"github.com/runnel-fota/runnel/internal/fleet"
 )
@@ -29,12 +28,11 @@ func (s *Store) Events(ctx context.Context, device string, limit int) (events []
 	if device != "" {
 		where, args = " WHERE device = ?", []any{device}
 	}
-	err = s.read(ctx, "events", func(t *sql.Tx) error {
-		if err := t.QueryRowContext(ctx, "SELECT count(*) FROM events"+where, args...).Scan(&total); err != nil {
+	err = s.read(ctx, "events", func(v *view) error {
+		if err := v.row("SELECT count(*) FROM events"+where, args...).Scan(&total); err != nil {
 			return err
 		}
-		events, err = collect(scanEvent)(t.QueryContext(ctx,
-			"SELECT id, time, device, version, name, detail, proven FROM events"+where+" ORDER BY id DESC LIMIT ?", append(args, limit)...))
+		events, err = collect(scanEvent)(v.query("SELECT id, time, device, version, name, detail, proven FROM events"+where+" ORDER BY id DESC LIMIT ?", append(args, limit)...))
 		return err
 	})
 	return events, total, err

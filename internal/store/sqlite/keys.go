@@ -72,7 +72,7 @@ const (
 // checkSecret seals a known text in a new database and opens it in every other.
 func (s *Store) checkSecret(ctx context.Context) error {
 	var sealed []byte
-	err := s.readers.QueryRowContext(ctx, "SELECT sealed FROM seal WHERE id = 1").Scan(&sealed)
+	err := s.readers.row(ctx, "SELECT sealed FROM seal WHERE id = 1").Scan(&sealed)
 	if errors.Is(err, sql.ErrNoRows) {
 		if sealed, err = s.seal.seal([]byte(sealText), sealAbout); err != nil {
 			return err
@@ -113,11 +113,11 @@ func (s *Store) putKey(t *tx, kind, owner string, key fleet.Key, now time.Time) 
 }
 
 // key reads and opens an owner's key; sql.ErrNoRows where it has none.
-func (s *Store) key(ctx context.Context, t *sql.Tx, kind, owner string) (fleet.Key, error) {
+func (s *Store) key(v *view, kind, owner string) (fleet.Key, error) {
 	var key fleet.Key
 	var id string
 	var sealed []byte
-	err := t.QueryRowContext(ctx, `SELECT id, sealed FROM keys WHERE owner_kind = ? AND owner = ? AND purpose = ? AND state = 'active'`,
+	err := v.row(`SELECT id, sealed FROM keys WHERE owner_kind = ? AND owner = ? AND purpose = ? AND state = 'active'`,
 		kind, owner, purposeV1).Scan(&id, &sealed)
 	if err != nil {
 		return key, err

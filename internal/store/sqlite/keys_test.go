@@ -56,7 +56,7 @@ func TestKeysAreSealed(t *testing.T) {
 	s = openAt(t, dir)
 	defer s.Close()
 	var retired, bytesLeft int
-	if err := s.readers.QueryRow("SELECT count(*), sum(length(sealed)) FROM keys WHERE state = 'retired'").Scan(&retired, &bytesLeft); err != nil || retired != 1 || bytesLeft != 0 {
+	if err := s.readers.row(ctx, "SELECT count(*), sum(length(sealed)) FROM keys WHERE state = 'retired'").Scan(&retired, &bytesLeft); err != nil || retired != 1 || bytesLeft != 0 {
 		t.Errorf("%d retired, %d bytes left: %v", retired, bytesLeft, err)
 	}
 }

@@ -69,7 +69,7 @@ func TestPragmas(t *testing.T) {
 			t.Errorf("%s is %s, not %s: %v", pragma, got, want, err)
 		}
 	}
-	if _, err := s.readers.Exec("DELETE FROM devices"); err == nil {
+	if _, err := s.readers.db.Exec("DELETE FROM devices"); err == nil {
 		t.Error("a reader wrote")
 	}
 }

@@ -111,27 +111,27 @@ func (s *Store) catalogueChanged(t *tx) error {
 
 // Release implements fleet.Releases.
 func (s *Store) Release(ctx context.Context, id int64) (fleet.Release, error) {
-	r, err := scanRelease(s.readers.QueryRowContext(ctx, "SELECT "+releaseColumns+" FROM releases r WHERE r.id = ?", id))
+	r, err := scanRelease(s.readers.row(ctx, "SELECT "+releaseColumns+" FROM releases r WHERE r.id = ?", id))
 	return r, wrap("release", notFound(err, "no release has the number %d", id))
 }
 
 // ReleaseByVersion implements fleet.Releases.
 func (s *Store) ReleaseByVersion(ctx context.Context, product, version string) (fleet.Release, error) {
-	r, err := scanRelease(s.readers.QueryRowContext(ctx, "SELECT "+releaseColumns+" FROM releases r WHERE r.product = ? AND r.version = ?", product, version))
+	r, err := scanRelease(s.readers.row(ctx, "SELECT "+releaseColumns+" FROM releases r WHERE r.product = ? AND r.version = ?", product, version))
 	return r, wrap("release", notFound(err, "%s has no release %s", product, version))
 }
 
 // ListReleases implements fleet.Releases.
 func (s *Store) ListReleases(ctx context.Context, product string) (list []fleet.Release, err error) {
-	err = s.read(ctx, "releases", func(t *sql.Tx) error {
-		list, err = listReleases(ctx, t, product)
+	err = s.read(ctx, "releases", func(v *view) error {
+		list, err = listReleases(v, product)
 		return err
 	})
 	return list, err
 }
 
-func listReleases(ctx context.Context, t *sql.Tx, product string) ([]fleet.Release, error) {
-	return collect(scanRelease)(t.QueryContext(ctx, "SELECT "+releaseColumns+" FROM releases r WHERE ?1 = '' OR r.product = ?1 ORDER BY r.published_at DESC", product))
+func listReleases(v *view, product string) ([]fleet.Release, error) {
+	return collect(scanRelease)(v.query("SELECT "+releaseColumns+" FROM releases r WHERE ?1 = '' OR r.product = ?1 ORDER BY r.published_at DESC", product))
 }
 
 // Withdraw implements fleet.Releases.
@@ -164,11 +164,11 @@ func (s *Store) Generation(context.Context) (int64, error) { return s.generation
 
 // Snapshot implements fleet.Catalogue.
 func (s *Store) Snapshot(ctx context.Context) (generation int64, list []fleet.Release, err error) {
-	err = s.read(ctx, "catalogue", func(t *sql.Tx) error {
-		if err := t.QueryRowContext(ctx, "SELECT generation FROM catalogue").Scan(&generation); err != nil {
+	err = s.read(ctx, "catalogue", func(v *view) error {
+		if err := v.row("SELECT generation FROM catalogue").Scan(&generation); err != nil {
 			return err
 		}
-		list, err = listReleases(ctx, t, "")
+		list, err = listReleases(v, "")
 		return err
 	})
 	return generation, list, err

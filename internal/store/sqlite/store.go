@@ -57,7 +57,7 @@ type Options struct {
 // Store is an open database. Its methods may be called concurrently.
 type Store struct {
 	db      *sql.DB // the writer's
-	readers *sql.DB
+	readers *reader
 	w       *writer
 	seal    sealer
 
@@ -119,17 +119,19 @@ func (s *Store) open(ctx context.Context, path string, size int64) error {
 	if s.w, err = newWriter(ctx, s.db); err != nil {
 		return err
 	}
-	if s.readers, err = sql.Open("sqlite", dsn(path, "_pragma=query_only(1)")); err != nil {
+	db, err := sql.Open("sqlite", dsn(path, "_pragma=query_only(1)"))
+	if err != nil {
 		return err
 	}
 	n := max(minReaders, runtime.NumCPU())
-	s.readers.SetMaxOpenConns(n)
-	s.readers.SetMaxIdleConns(n)
+	db.SetMaxOpenConns(n)
+	db.SetMaxIdleConns(n)
+	s.readers = &reader{db: db, stmts: map[string]*sql.Stmt{}}
 	if err := s.checkSecret(ctx); err != nil {
 		return err
 	}
 	var generation int64
-	if err := s.readers.QueryRowContext(ctx, "SELECT generation FROM catalogue").Scan(&generation); err != nil {
+	if err := s.readers.row(ctx, "SELECT generation FROM catalogue").Scan(&generation); err != nil {
 		return err
 	}
 	s.generation.Store(generation)
@@ -144,7 +146,7 @@ func (s *Store) Close() error {
 		errs = append(errs, s.w.close())
 	}
 	if s.readers != nil {
-		errs = append(errs, s.readers.Close())
+		errs = append(errs, s.readers.close())
 	}
 	if s.w != nil {
 		_, err := s.db.Exec("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -245,15 +247,4 @@ func openError(path string, err error) error {
 		return &c
 	}
 	return e
-}
-
-// read runs f on one of the readers' connections, in a transaction: all its
-// queries see the same state.
-func (s *Store) read(ctx context.Context, op string, f func(*sql.Tx) error) error {
-	t, err := s.readers.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
-	if err != nil {
-		return wrap(op, err)
-	}
-	defer t.Rollback()
-	return wrap(op, f(t))
 }

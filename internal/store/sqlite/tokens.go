@@ -69,8 +69,8 @@ func (s *Store) CheckToken(ctx context.Context, token string) (out fleet.Token, 
 		return fleet.Token{}, err
 	}
 	var rows []tokenRow
-	err = s.read(ctx, "token", func(t *sql.Tx) error {
-		rows, err = collect(scanToken)(t.QueryContext(ctx, "SELECT "+tokenColumns+" FROM tokens WHERE revoked_at = 0"))
+	err = s.read(ctx, "token", func(v *view) error {
+		rows, err = collect(scanToken)(v.query("SELECT " + tokenColumns + " FROM tokens WHERE revoked_at = 0"))
 		return err
 	})
 	if err != nil {
@@ -88,11 +88,11 @@ func (s *Store) CheckToken(ctx context.Context, token string) (out fleet.Token, 
 
 // ListTokens implements fleet.Tokens: all, revoked ones too, oldest first.
 func (s *Store) ListTokens(ctx context.Context) (list []fleet.Token, err error) {
-	err = s.read(ctx, "tokens", func(t *sql.Tx) error {
+	err = s.read(ctx, "tokens", func(v *view) error {
 		list, err = collect(func(row scanner) (fleet.Token, error) {
 			r, err := scanToken(row)
 			return r.Token, err
-		})(t.QueryContext(ctx, "SELECT "+tokenColumns+" FROM tokens ORDER BY id"))
+		})(v.query("SELECT " + tokenColumns + " FROM tokens ORDER BY id"))
 		return err
 	})
 	return list, err

@@ -1,0 +1,108 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"sync"
+)
+
+// reader is the pool of connections that read. The texts of its statements are
+// constants of this package; each is prepared once, and by database/sql once a
+// connection.
+//
+// Preparing takes a connection from the pool. Nobody may do that while holding
+// one, or the lock: as many readers as there are connections, each waiting for
+// one more, would wait for ever.
+type reader struct {
+	db    *sql.DB
+	mu    sync.RWMutex
+	stmts map[string]*sql.Stmt
+}
+
+func (r *reader) known(text string) *sql.Stmt {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.stmts[text]
+}
+
+// prepare is called without a connection in hand.
+func (r *reader) prepare(ctx context.Context, text string) (*sql.Stmt, error) {
+	if s := r.known(text); s != nil {
+		return s, nil
+	}
+	s, err := r.db.PrepareContext(ctx, text)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if first := r.stmts[text]; first != nil {
+		s.Close() // somebody was faster
+		return first, nil
+	}
+	r.stmts[text] = s
+	return s, nil
+}
+
+// row runs a query of one row by itself.
+func (r *reader) row(ctx context.Context, text string, args ...any) scanner {
+	s, err := r.prepare(ctx, text)
+	if err != nil {
+		return failedRow{err}
+	}
+	return s.QueryRowContext(ctx, args...)
+}
+
+func (r *reader) close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var errs []error
+	for _, s := range r.stmts {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(append(errs, r.db.Close())...)
+}
+
+// view is a transaction that reads: all its queries see the same state.
+type view struct {
+	r   *reader
+	t   *sql.Tx
+	ctx context.Context // of the one call that the view is for
+	new []string        // texts to prepare when the view is over
+}
+
+// query runs a query; its rows are closed before the next one.
+func (v *view) query(text string, args ...any) (*sql.Rows, error) {
+	if s := v.r.known(text); s != nil {
+		return v.t.StmtContext(v.ctx, s).QueryContext(v.ctx, args...)
+	}
+	v.new = append(v.new, text)
+	return v.t.QueryContext(v.ctx, text, args...)
+}
+
+// row runs a query of one row.
+func (v *view) row(text string, args ...any) scanner {
+	if s := v.r.known(text); s != nil {
+		return v.t.StmtContext(v.ctx, s).QueryRowContext(v.ctx, args...)
+	}
+	v.new = append(v.new, text)
+	return v.t.QueryRowContext(v.ctx, text, args...)
+}
+
+// read runs f in a view.
+func (s *Store) read(ctx context.Context, op string, f func(*view) error) error {
+	t, err := s.readers.db.BeginTx(ctx, nil)
+	if err != nil {
+		return wrap(op, err)
+	}
+	v := &view{r: s.readers, t: t, ctx: ctx}
+	err = f(v)
+	_ = t.Rollback() // there is nothing to lose
+	for _, text := range v.new {
+		if _, e := s.readers.prepare(ctx, text); e != nil && err == nil {
+			err = e
+		}
+	}
+	return wrap(op, err)
+}
