@@ -39,7 +39,8 @@ type Port interface {
 }
 
 // ImageCheck is the boot loader's image check, fed from the start of a slot;
-// core/esp32's ImageCheck is one. Write takes more bytes than the image has.
+// core/esp32's ImageCheck is one. Write takes more bytes than the image has; its
+// first error stays, and End returns it.
 type ImageCheck interface {
 	Begin(chip uint16, limit uint32)
 	Write(p []byte) error

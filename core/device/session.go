@@ -154,13 +154,15 @@ func (u *Updater) pollRollback() Need {
 		req, err := u.wire.RollbackStatus(u.c.Chunk, n, t)
 		return u.send(req, err, v1.KindRollback)
 	}
-	if u.answered() {
+	switch {
+	case u.answered():
 		u.tries = 0
 		if u.ans.Rollback && !u.trial {
 			u.enter(phaseCheckBack)
 			return Need{}
 		}
-	} else if u.status == 0 {
+	case u.status != 200 && u.status != 404:
+		// Busy, broken or not for us: asking on at once would only add to it.
 		u.unreachable()
 		return Need{}
 	}

@@ -74,7 +74,9 @@ func (p phase) String() string {
 	return "unknown"
 }
 
-// Step does one bounded thing and says what is needed next.
+// Step does one bounded thing and says what is needed next: one erase, or one
+// program of at most 4 KiB, or reads of at most 4 KiB of a slot and one sector of
+// the journal.
 func (u *Updater) Step() Need {
 	if u.io != ioNone {
 		if need, waiting := u.exchange(); waiting {

@@ -345,7 +345,7 @@ func (u *Updater) beginVerify() {
 func (u *Updater) verify() {
 	done, err := u.hashNext(u.target, u.rel.Size, true)
 	if err != nil {
-		u.fail(ReasonImage)
+		u.fail(ReasonFlashRead)
 		return
 	}
 	if !done {

@@ -27,6 +27,7 @@ type fakeServer struct {
 	chunk    int
 	rollback bool
 	down     bool
+	busy     int // answers 503 so often
 	reports  []map[string]any
 	fetched  int // bytes of chunks served
 	chunks   int
@@ -39,6 +40,10 @@ func (s *fakeServer) Do(_ context.Context, r v1.Request) (Answer, error) {
 	s.clock.Now += 10 // ms
 	if s.down {
 		return nil, errors.New("down")
+	}
+	if s.busy > 0 {
+		s.busy--
+		return &textAnswer{status: 503, retry: busySeconds * time.Second, r: strings.NewReader(`{"error":"busy"}`)}, nil
 	}
 	u, err := url.Parse(string(r.Target))
 	if err != nil {
@@ -75,10 +80,7 @@ func (s *fakeServer) Do(_ context.Context, r v1.Request) (Answer, error) {
 		data := s.image[n*s.chunk : min((n+1)*s.chunk, len(s.image))]
 		s.fetched += len(data)
 		s.chunks++
-		m := hmac.New(sha256.New, s.key)
-		m.Write(data)
-		mac := hex.EncodeToString(m.Sum(nil))
-		a := map[string]any{"chunk_number": n, "data": base64.StdEncoding.EncodeToString(data), "mac": mac, "hmac": mac, "size": len(data)}
+		a := s.answer(n, s.image)
 		if s.mangle != nil {
 			s.mangle(n, a)
 		}
@@ -97,6 +99,15 @@ func (s *fakeServer) Do(_ context.Context, r v1.Request) (Answer, error) {
 	return text(404, `{}`), nil
 }
 
+// answer is a right answer for chunk n of an image.
+func (s *fakeServer) answer(n int, image []byte) map[string]any {
+	data := image[n*s.chunk : min((n+1)*s.chunk, len(image))]
+	m := hmac.New(sha256.New, s.key)
+	m.Write(data)
+	mac := hex.EncodeToString(m.Sum(nil))
+	return map[string]any{"chunk_number": n, "data": base64.StdEncoding.EncodeToString(data), "mac": mac, "hmac": mac, "size": len(data)}
+}
+
 // said is whether any report has the member with the value.
 func (s *fakeServer) said(member string, value any) bool {
 	for _, r := range s.reports {
@@ -107,14 +118,18 @@ func (s *fakeServer) said(member string, value any) bool {
 	return false
 }
 
+// busySeconds is what a busy server asks for.
+const busySeconds = 77
+
 type textAnswer struct {
 	status int
+	retry  time.Duration
 	r      *strings.Reader
 }
 
-func text(status int, s string) Answer { return &textAnswer{status, strings.NewReader(s)} }
+func text(status int, s string) Answer { return &textAnswer{status: status, r: strings.NewReader(s)} }
 
-func (a *textAnswer) Head() (int, time.Duration) { return a.status, 0 }
+func (a *textAnswer) Head() (int, time.Duration) { return a.status, a.retry }
 func (a *textAnswer) Close() error               { return nil }
 func (a *textAnswer) Read(p []byte) (int, bool, error) {
 	n, err := a.r.Read(p)
