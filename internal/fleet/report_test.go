@@ -238,7 +238,9 @@ func TestApplyReportProperties(t *testing.T) {
 				t.Fatalf("out of bounds: %+v", next)
 			}
 			if dep.Proven && dep.State.Ended() && next.State != dep.State {
-				resumed := dep.State == StateFailed && rep.ChunkReceived != nil && *rep.ChunkReceived > dep.ChunksReceived
+				// By a count, or by a percentage where the count can't be one.
+				counted := rep.ChunkReceived != nil || rep.Progress != nil
+				resumed := dep.State == StateFailed && counted && next.ChunksReceived > dep.ChunksReceived
 				runs := next.State == StateConfirmed && rep.NewVersion != nil && *rep.NewVersion == "2.0"
 				back := next.State == StateReverted && rep.Rollback != nil && *rep.Rollback
 				fell := dep.State == StateConfirmed && next.State == StateFailed && rep.BootStatus != nil && *rep.BootStatus == BootFailed
