@@ -13,35 +13,43 @@ type Area struct {
 var _ Device = (*Area)(nil)
 
 // NewArea returns the window of length bytes at off of dev. off and length must
-// be multiples of the device's EraseSize.
+// be multiples of the device's EraseSize. A window on an Area is one on its chip,
+// so that Base and EraseUnit count from where the chip's blocks do.
 func NewArea(dev Device, off, length uint32) (Area, error) {
-	g := dev.Geometry()
-	if off > g.Size || length > g.Size-off {
-		return Area{}, ErrRange
+	if a, ok := dev.(*Area); ok {
+		return a.Sub(off, length)
 	}
-	if off%g.EraseSize != 0 || length%g.EraseSize != 0 {
-		return Area{}, ErrAlign
-	}
-	g.Size = length
-	return Area{dev: dev, geo: g, base: off}, nil
+	return window(dev, dev.Geometry(), 0, off, length)
 }
 
 // Sub returns the window of length bytes at off of a.
 func (a *Area) Sub(off, length uint32) (Area, error) {
-	if off > a.geo.Size || length > a.geo.Size-off {
+	if a.dev == nil {
 		return Area{}, ErrRange
 	}
-	s, err := NewArea(a.dev, a.base+off, length)
-	return s, err
+	return window(a.dev, a.geo, a.base, off, length)
 }
 
-// Base is where the area starts on its device, in bytes.
+// window is length bytes at off of what g describes, which starts at base of dev.
+func window(dev Device, g Geometry, base, off, length uint32) (Area, error) {
+	if off > g.Size || length > g.Size-off {
+		return Area{}, ErrRange
+	}
+	// A driver that leaves a size at 0 is refused here, not by a division later.
+	if g.EraseSize == 0 || g.ProgramSize == 0 || off%g.EraseSize != 0 || length%g.EraseSize != 0 {
+		return Area{}, ErrAlign
+	}
+	g.Size = length
+	return Area{dev: dev, geo: g, base: base + off}, nil
+}
+
+// Base is where the area starts on its chip, in bytes.
 func (a *Area) Base() uint32 { return a.base }
 
 // Size of the area in bytes.
 func (a *Area) Size() uint32 { return a.geo.Size }
 
-// Geometry is the device's, with the area's size.
+// Geometry is the chip's, with the area's size.
 func (a *Area) Geometry() Geometry { return a.geo }
 
 // ReadAt fills p from off.

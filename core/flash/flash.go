@@ -32,7 +32,12 @@ type Geometry struct {
 //     Sync is for drivers with a buffer of their own; others return nil.
 //   - After an error, or after a power cut inside a call, the units touched hold
 //     anything and may read differently later: erase them before use.
-//   - p is not kept after a call. Calls are not concurrent.
+//   - ReadAt fills the whole of p, at any alignment, or fails.
+//   - A call of length 0 within the device does nothing and returns nil.
+//   - p is not kept after a call, and Program does not change it. Calls are not
+//     concurrent.
+//
+// core/flash/flashtest checks a driver against it.
 type Device interface {
 	ReadAt(p []byte, off uint32) error
 	Program(p []byte, off uint32) error
