@@ -1,0 +1,114 @@
+package term
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Progress is one line that is drawn over and over, for work that takes long. The
+// nil Progress draws nothing: that is what a pipe gets.
+type Progress struct {
+	mu    sync.Mutex // an HTTP client may read a body after it gave up
+	w     io.Writer
+	label string
+	width func() int // of the terminal now
+	now   func() time.Time
+	start time.Time
+	drawn time.Time
+	first int64 // done, when the work began
+	began bool
+	shown bool
+	after time.Duration
+	ended bool
+}
+
+const (
+	progressAfter = 500 * time.Millisecond // what is done sooner needs no bar
+	progressEvery = 100 * time.Millisecond
+	progressBar   = 30
+)
+
+// NewProgress starts the clock; nothing is drawn for the first half second.
+func NewProgress(w io.Writer, label string, width func() int) *Progress {
+	return &Progress{w: w, label: clean(label), width: width, now: time.Now, start: time.Now(), after: progressAfter}
+}
+
+// AtOnce has the line drawn from the start.
+func (p *Progress) AtOnce() *Progress {
+	if p != nil {
+		p.after = 0
+	}
+	return p
+}
+
+// Set says how far the work is. What comes faster than ten times a second is not
+// drawn, but the end is. A terminal that can't be written to ends the drawing,
+// not the work.
+func (p *Progress) Set(done, total int64) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended || total <= 0 {
+		return
+	}
+	now := p.now()
+	if !p.began {
+		p.began, p.first = true, done
+	}
+	if now.Sub(p.start) < p.after || p.shown && now.Sub(p.drawn) < progressEvery && done < total {
+		return
+	}
+	p.drawn, p.shown = now, true
+	part := min(float64(done)/float64(total), 1)
+	text := []string{fmt.Sprintf("%3.0f%%", 100*part), fmt.Sprintf("%s of %s bytes", Number(done), Number(total))}
+	if s := now.Sub(p.start).Seconds(); s > 0 && done > p.first && done < total {
+		rate := float64(done-p.first) / s
+		text = append(text, rateText(rate), leftText(float64(total-done)/rate))
+	}
+	w := max(p.width()-1, minWidth) // a full last column would wrap
+	n := int(part * progressBar)
+	line := p.label + " " + strings.Repeat("█", n) + strings.Repeat("░", progressBar-n) + " " + strings.Join(text, "  ")
+	if len([]rune(line)) > w {
+		line = p.label + " " + strings.Join(text, "  ")
+	}
+	p.write("\r" + cut(line, w) + "\x1b[K")
+}
+
+// Clear takes the line away, until the next Set.
+func (p *Progress) Clear() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clear()
+}
+
+// End takes the line away for good.
+func (p *Progress) End() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clear()
+	p.ended = true
+}
+
+func (p *Progress) clear() {
+	if p.shown {
+		p.shown = false
+		p.write("\r\x1b[K")
+	}
+}
+
+func (p *Progress) write(s string) {
+	if _, err := io.WriteString(p.w, s); err != nil {
+		p.ended = true
+	}
+}
