@@ -4,10 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/device"
+	"github.com/runnel-fota/runnel/internal/fleet"
+	"github.com/runnel-fota/runnel/internal/term"
 	"github.com/runnel-fota/runnel/sim/board"
 )
 
@@ -22,31 +25,90 @@ type boardEvent struct {
 	Chunk     uint32  `json:"chunk,omitempty"`
 	Chunks    uint32  `json:"chunks,omitempty"`
 	Rate      float64 `json:"bytes_per_second,omitempty"`
-	RAM       int     `json:"ram_bytes,omitempty"`
+	RAM       int     `json:"ram_bytes,omitempty"` // in use now
+	RAMPeak   int     `json:"ram_peak,omitempty"`  // the most since the start of the command
 	RAMBudget int     `json:"ram_budget,omitempty"`
 	Reason    string  `json:"reason,omitempty"`
 	Text      string  `json:"text,omitempty"`
 }
 
-// ramBudget is what the updater may use at chunks of 1,024 bytes.
-const ramBudget = 3072
+// ramBeside is what the updater may use beside its chunk buffer, in bytes.
+const ramBeside = 2048
 
-// boardLog turns a running board's events into lines.
+// ramMeter measures the updater's RAM: the size of its parts on this machine, and
+// the bytes of a chunk that it has in hand, looked at between its steps. The chunk
+// buffer is reserved all the time; the figure says how much of it holds a chunk.
+type ramMeter struct{ resident, inHand, peak, budget int }
+
+func newRAMMeter(chunkBuffer, slots int) ramMeter {
+	resident := board.WorkingSet(chunkBuffer, slots) - chunkBuffer
+	return ramMeter{resident: resident, peak: resident, budget: chunkBuffer + ramBeside}
+}
+
+func (m *ramMeter) sample(inHand uint32) {
+	m.inHand = int(inHand)
+	m.peak = max(m.peak, m.used())
+}
+
+func (m *ramMeter) used() int { return m.resident + m.inHand }
+
+// rateMeter is the rate of the last few seconds: a server that was away must not
+// make the time left wrong for the rest of a download.
+type rateMeter struct {
+	marks []rateMark
+}
+
+type rateMark struct {
+	at    time.Time
+	bytes uint32
+}
+
+const (
+	rateEvery = 250 * time.Millisecond
+	rateMarks = 12 // with rateEvery: three seconds
+)
+
+func (m *rateMeter) reset(now time.Time, bytes uint32) {
+	m.marks = append(m.marks[:0], rateMark{now, bytes})
+}
+
+// add answers bytes a second, 0 where it is not known yet.
+func (m *rateMeter) add(now time.Time, bytes uint32) float64 {
+	if len(m.marks) == 0 {
+		m.reset(now, bytes)
+		return 0
+	}
+	oldest, newest := m.marks[0], m.marks[len(m.marks)-1]
+	if now.Sub(newest.at) >= rateEvery {
+		m.marks = append(m.marks, rateMark{now, bytes})
+		m.marks = m.marks[max(0, len(m.marks)-rateMarks):]
+	}
+	s := now.Sub(oldest.at).Seconds()
+	if s <= 0 || bytes < oldest.bytes {
+		return 0
+	}
+	return float64(bytes-oldest.bytes) / s
+}
+
+// boardLog turns a running board's events into lines, and into looks for a view.
 type boardLog struct {
 	w       io.Writer
 	asJSON  bool
 	start   time.Time
 	up      *device.Updater
-	ram     int
-	since   time.Time // of the download's first chunk in this start
-	from    uint32
+	ram     ramMeter
+	rate    rateMeter
+	last    float64 // the rate
 	lastPct uint32
+	said    string // the newest event, in words
 	err     error
-	live    *liveView // nil: lines go to w
+	live    *live          // nil: lines go to w
+	bar     *term.Progress // nil: none
+	trouble func() string  // why the server could not be reached; may be nil
 }
 
-func newBoardLog(w io.Writer, asJSON bool, chunk, slots int) *boardLog {
-	return &boardLog{w: w, asJSON: asJSON, start: time.Now(), ram: board.WorkingSet(chunk, slots)}
+func newBoardLog(w io.Writer, asJSON bool, chunkBuffer, slots int) *boardLog {
+	return &boardLog{w: w, asJSON: asJSON, start: time.Now(), ram: newRAMMeter(chunkBuffer, slots)}
 }
 
 // started is called at each start of the updater.
@@ -55,7 +117,46 @@ func (l *boardLog) started(u *device.Updater, b board.Boot) {
 	for _, s := range b.Steps {
 		l.emit(boardEvent{Event: "bootloader", Text: s})
 	}
-	l.emit(boardEvent{Event: "running", Slot: slotName(b.Running), RAM: l.ram, RAMBudget: ramBudget})
+	l.emit(boardEvent{Event: "running", Slot: slotName(b.Running), RAM: l.ram.used(), RAMPeak: l.ram.peak, RAMBudget: l.ram.budget})
+}
+
+// step is called between the updater's steps.
+func (l *boardLog) step() {
+	if l.up == nil {
+		return
+	}
+	st := l.up.Status()
+	l.ram.sample(st.ChunkBytes)
+	if l.live != nil {
+		l.show(st, false)
+	}
+}
+
+// show hands the view a look.
+func (l *boardLog) show(st device.Status, force bool) {
+	b := term.Board{Doing: l.doing(st), RAM: l.ram.used(), RAMPeak: l.ram.peak, RAMBudget: l.ram.budget}
+	if st.Size > 0 && st.ChunkSize > 0 {
+		b.Bytes, b.Total, b.Rate = st.Written, st.Size, l.last
+		b.Chunk, b.Chunks = chunks(st.Written, st.ChunkSize), chunks(st.Size, st.ChunkSize)
+	}
+	l.live.show(b, st, force)
+}
+
+func chunks(bytes, size uint32) uint32 { return (bytes + size - 1) / size }
+
+// doing is what the board does, in a line.
+func (l *boardLog) doing(st device.Status) string {
+	running := slotName(st.Running) + " runs"
+	if st.Trial {
+		running += ", on trial"
+	}
+	switch st.Phase {
+	case "downloading", "verifying", "staging":
+		return fmt.Sprintf("%s: %s %s into %s", running, st.Phase, l.up.Version(), slotName(st.Target))
+	case "idle":
+		return running + ": " + l.said
+	}
+	return running + ": " + st.Phase
 }
 
 var eventNames = map[device.EventKind]string{
@@ -75,33 +176,44 @@ func (l *boardLog) event(e device.Event) {
 		if l.up.Verdict() == boot.VerdictNone {
 			return
 		}
-		out.Text = l.up.Verdict().String()
+		out.Slot, out.Text = "", l.up.Verdict().String()
+	case device.EventUnreachable:
+		out.Slot = ""
+		if l.trouble != nil {
+			out.Text = l.trouble()
+		}
 	case device.EventOffer, device.EventResume:
-		l.since, l.from, l.lastPct = time.Now(), e.Bytes, 0
+		l.last = 0
+		l.rate.reset(time.Now(), e.Bytes)
 		out.Version, out.Bytes, out.Total = string(l.up.Version()), e.Bytes, st.Size
+		l.lastPct = tenth(e.Bytes, st.Size)
 	case device.EventErase, device.EventVerifying, device.EventReported:
 		if !l.asJSON {
 			return
 		}
 	case device.EventChunk:
-		out.Bytes, out.Total = e.Bytes, st.Size
-		out.Chunk, out.Chunks = (e.Bytes+st.ChunkSize-1)/st.ChunkSize, (st.Size+st.ChunkSize-1)/st.ChunkSize
-		out.RAM, out.RAMBudget = l.ram, ramBudget
-		if s := time.Since(l.since).Seconds(); s > 0 {
-			out.Rate = float64(e.Bytes-l.from) / s
-		}
-		pct := uint32(uint64(e.Bytes) * 10 / uint64(st.Size))
-		if !l.asJSON && pct == l.lastPct {
-			if l.live != nil {
-				l.live.event(out, "")
-			}
+		l.last = l.rate.add(time.Now(), e.Bytes)
+		l.bar.Set(int64(e.Bytes), int64(st.Size))
+		at := tenth(e.Bytes, st.Size)
+		if !l.asJSON && (at == l.lastPct || l.bar != nil) {
 			return
 		}
-		l.lastPct = pct
+		l.lastPct = at
+		out.Bytes, out.Total, out.Rate = e.Bytes, st.Size, l.last
+		out.Chunk, out.Chunks = chunks(e.Bytes, st.ChunkSize), chunks(st.Size, st.ChunkSize)
+		out.RAM, out.RAMPeak, out.RAMBudget = l.ram.used(), l.ram.peak, l.ram.budget
 	}
 	l.emit(out)
 }
 
+func tenth(bytes, size uint32) uint32 {
+	if size == 0 {
+		return 0
+	}
+	return uint32(uint64(bytes) * 10 / uint64(size))
+}
+
+// emit writes a line, or has the view show it.
 func (l *boardLog) emit(e boardEvent) {
 	if l.err != nil {
 		return
@@ -114,33 +226,71 @@ func (l *boardLog) emit(e boardEvent) {
 		}
 		return
 	}
-	line := fmt.Sprintf("%8.2fs  %-13s", e.Seconds, e.Event)
-	if e.Slot != "" {
-		line += " " + e.Slot
-	}
-	if e.Version != "" {
-		line += " version " + e.Version
-	}
-	if e.Chunks > 0 {
-		line += fmt.Sprintf(" chunk %d of %d,", e.Chunk, e.Chunks)
-	}
-	if e.Total > 0 {
-		line += fmt.Sprintf(" %d of %d bytes", e.Bytes, e.Total)
-	}
-	if e.Rate > 0 {
-		line += fmt.Sprintf(", %.0f KiB/s", e.Rate/1024)
-	}
-	if e.RAM > 0 {
-		line += fmt.Sprintf(", RAM %d of %d bytes", e.RAM, e.RAMBudget)
-	}
-	for _, s := range []string{e.Text, e.Reason} {
-		if s != "" {
-			line += "  " + s
-		}
-	}
+	l.said = e.words()
 	if l.live != nil {
-		l.live.event(e, line)
+		l.live.view.Say(e.line())
+		if l.up != nil {
+			l.show(l.up.Status(), true)
+		}
 		return
 	}
-	_, l.err = fmt.Fprintln(l.w, line)
+	l.bar.Clear()
+	_, l.err = fmt.Fprintln(l.w, e.line())
+}
+
+// line is the event for people. Versions come from a server: control characters go.
+func (e *boardEvent) line() string {
+	return strings.TrimRight(fmt.Sprintf("%8.2fs  %-13s %s", e.Seconds, e.Event, fleet.CleanText(e.details(), 400)), " ")
+}
+
+// words is the event without its time.
+func (e *boardEvent) words() string {
+	s := e.Event
+	switch s {
+	case "up_to_date":
+		s = "up to date"
+	case "unreachable":
+		s = "the server can't be reached"
+	}
+	for _, t := range []string{e.Text, e.Reason} {
+		if t != "" {
+			s += ", " + t
+		}
+	}
+	return fleet.CleanText(s, 200)
+}
+
+func (e *boardEvent) details() string {
+	s := e.Slot
+	add := func(format string, args ...any) {
+		if s != "" {
+			s += " "
+		}
+		s += fmt.Sprintf(format, args...)
+	}
+	if e.Version != "" {
+		add("version %s", e.Version)
+	}
+	if e.Chunks > 0 {
+		add("chunk %s of %s,", term.Number(e.Chunk), term.Number(e.Chunks))
+	}
+	if e.Total > 0 {
+		add("%s of %s bytes", term.Number(e.Bytes), term.Number(e.Total))
+	}
+	if e.Rate > 0 {
+		s += fmt.Sprintf(", %.0f KiB/s", e.Rate/1024)
+	}
+	if e.Chunks > 0 {
+		s += fmt.Sprintf(", RAM at most %s of %s bytes", term.Number(e.RAMPeak), term.Number(e.RAMBudget))
+	}
+	for _, t := range []string{e.Text, e.Reason} {
+		if t == "" {
+			continue
+		}
+		if s != "" {
+			s += ": "
+		}
+		s += t
+	}
+	return s
 }

@@ -1,10 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 
@@ -25,9 +21,12 @@ func newBootCmd() *cobra.Command {
 		Long: `Says which slot ESP-IDF's bootloader would start from a flash dump, what it would
 write first, and why. The file is not changed.
 
+--json prints one object: running (the slot), steps, writes, error.
+
 With --vectors it reads records from standard input instead, one JSON object a line
-(e0, e1, app_count, factory), and writes each again with boot_index, after0, after1
-and initial_contents.`,
+(e0, e1, app_count, factory) or one array of them, and writes each again, a line
+each, with boot_index (-1 is factory), after0, after1 and initial_contents (0 or 1).
+Other members are handed on as they are.`,
 		Example: `  runnel boot board.bin
   runnel boot board.bin --no-rollback --json
   runnel boot --vectors < cases.jsonl`,
@@ -39,7 +38,7 @@ and initial_contents.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if vectors {
-				return bootVectors(cmd.InOrStdin(), cmd.OutOrStdout())
+				return bootVectors(cmd.InOrStdin(), cmd.OutOrStdout(), !noRollback)
 			}
 			return bootDump(cmd.OutOrStdout(), args[0], noRollback, asJSON)
 		},
@@ -104,93 +103,4 @@ func slotName(s boot.Slot) string {
 		return "factory"
 	}
 	return fmt.Sprintf("ota_%d", s)
-}
-
-// vector is one case; members that it does not know are dropped.
-type vector struct {
-	E0       string `json:"e0"`
-	E1       string `json:"e1"`
-	AppCount uint32 `json:"app_count"`
-	Factory  bool   `json:"factory"`
-
-	BootIndex int32  `json:"boot_index"`
-	After0    string `json:"after0"`
-	After1    string `json:"after1"`
-	Initial   int    `json:"initial_contents"`
-}
-
-const maxVectorLine = 64 << 10
-
-func bootVectors(in io.Reader, out io.Writer) error {
-	r := bufio.NewReaderSize(in, maxVectorLine)
-	w := bufio.NewWriter(out)
-	enc := json.NewEncoder(w)
-	// A whole array, as the file of vectors is, is taken too.
-	if first, err := r.Peek(1); err == nil && first[0] == '[' {
-		var all []vector
-		if err := json.NewDecoder(io.LimitReader(r, inspect.MaxSize)).Decode(&all); err != nil {
-			return fmt.Errorf("standard input: %w", err)
-		}
-		for i := range all {
-			if err := all[i].decide(); err != nil {
-				return fmt.Errorf("case %d: %w", i+1, err)
-			}
-			if err := enc.Encode(&all[i]); err != nil {
-				return err
-			}
-		}
-		return w.Flush()
-	}
-	sc := bufio.NewScanner(r)
-	sc.Buffer(nil, maxVectorLine)
-	line := 0
-	for sc.Scan() {
-		line++
-		if len(bytes.TrimSpace(sc.Bytes())) == 0 {
-			continue
-		}
-		var v vector
-		err := json.Unmarshal(sc.Bytes(), &v)
-		if err == nil {
-			err = v.decide()
-		}
-		if err != nil {
-			return fmt.Errorf("line %d: %w", line, err)
-		}
-		if err := enc.Encode(&v); err != nil {
-			return err
-		}
-	}
-	if err := sc.Err(); err != nil {
-		return fmt.Errorf("line %d: %w", line+1, err)
-	}
-	return w.Flush()
-}
-
-func (v *vector) decide() error {
-	e0, err := entryOf("e0", v.E0)
-	if err != nil {
-		return err
-	}
-	e1, err := entryOf("e1", v.E1)
-	if err != nil {
-		return err
-	}
-	s := esp32.Select(e0, e1, v.AppCount, v.Factory, true)
-	v.BootIndex = s.BootIndex
-	v.After0, v.After1 = hex.EncodeToString(s.After[0][:]), hex.EncodeToString(s.After[1][:])
-	v.Initial = 0
-	if s.InitialContents {
-		v.Initial = 1
-	}
-	return nil
-}
-
-func entryOf(name, s string) (e esp32.Entry, err error) {
-	b, err := hex.DecodeString(s)
-	if err != nil || len(b) != len(e) {
-		return e, fmt.Errorf("%s is not a record of 64 hex digits", name)
-	}
-	copy(e[:], b)
-	return e, nil
 }

@@ -17,7 +17,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,6 +28,7 @@ import (
 	"github.com/runnel-fota/runnel/internal/client"
 	"github.com/runnel-fota/runnel/internal/devicehttp"
 	"github.com/runnel-fota/runnel/internal/inspect"
+	"github.com/runnel-fota/runnel/internal/term"
 	"github.com/runnel-fota/runnel/sim/board"
 	"github.com/runnel-fota/runnel/sim/nor"
 )
@@ -51,10 +51,13 @@ func newDemoCmd() *cobra.Command {
 		Long: `Starts a server and a virtual board on version A; publishes B; cuts the power in
 the middle of the download; powers the board on: it resumes, verifies, reboots and
 confirms; publishes C, which crashes at boot: the board returns to B and says why.
-Everything runs for real, on loopback and in a folder that is removed afterwards.
+Everything runs for real, on loopback and in a folder that is removed afterwards. It
+ends with a table: RAM and flash over time, what the cut cost, how long it took.
 
-With --json, one object an event; the last is the summary. Exit status 1 if any step
-is not as it should be.`,
+--json prints one object an event, as 'runnel board run --json' does; the last is the
+summary: event, ok, image_bytes, chunks, chunk_bytes, working_set_bytes,
+allocs_per_chunk, refetched_bytes, rolled_back, seconds, and error if a step failed.
+Exit status 1 if any step is not as it should be.`,
 		Example: `  runnel demo
   runnel demo --json | tail -1
   runnel demo --image old.bin --image new.bin`,
@@ -69,7 +72,14 @@ is not as it should be.`,
 			ctx, cancel := context.WithTimeout(cmd.Context(), demoLimit)
 			defer cancel()
 			d := &demo{out: cmd.OutOrStdout(), asJSON: asJSON, start: time.Now()}
-			return d.run(ctx, images)
+			err := d.run(ctx, images)
+			switch {
+			case err == nil || cmd.Context().Err() == nil && ctx.Err() == nil:
+				return err
+			case cmd.Context().Err() != nil:
+				return errors.New("interrupted")
+			}
+			return fmt.Errorf("not done within %s: %w", demoLimit, err)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object an event")
@@ -93,30 +103,11 @@ type demo struct {
 	b      *board.Board
 
 	a, imgB, c []byte
-	fetched    int // bytes of B's chunks that were asked for
-	refetched  int // of those, more than once
-	samples    []sample
-}
-
-// sample is one row of the table: the original's page shows the same columns.
-type sample struct {
-	when    string
-	inHand  int // bytes of a chunk in RAM
-	inFlash int
-}
-
-// summary is the contract's last line.
-type summary struct {
-	Event      string  `json:"event"`
-	OK         bool    `json:"ok"`
-	ImageBytes int     `json:"image_bytes"`
-	Chunks     int     `json:"chunks"`
-	ChunkBytes int     `json:"chunk_bytes"`
-	WorkingSet int     `json:"working_set_bytes"`
-	Allocs     float64 `json:"allocs_per_chunk"`
-	Refetched  int     `json:"refetched_bytes"`
-	RolledBack bool    `json:"rolled_back"`
-	Seconds    float64 `json:"seconds"`
+	release    client.Release // B, as the server has it
+	fetched    int            // bytes of B's chunks that were asked for
+	running    boot.Slot      // that started last
+	rolledBack bool
+	demoRows
 }
 
 func (d *demo) run(ctx context.Context, images []string) (err error) {
@@ -124,12 +115,35 @@ func (d *demo) run(ctx context.Context, images []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(d.dir)) }()
-	d.log = newBoardLog(d.out, d.asJSON, demoChunk, 2)
-	s := summary{Event: "summary", ChunkBytes: demoChunk, WorkingSet: board.WorkingSet(demoChunk, 2)}
+	slots := board.DefaultTable()
+	d.log = newBoardLog(d.out, d.asJSON, demoChunk, int(slots.Slots()))
+	if !d.asJSON {
+		d.log.bar = newProgress(d.out, "          downloading  ").AtOnce()
+	}
 	if err := d.images(images); err != nil {
 		return err
 	}
-	s.ImageBytes, s.Chunks = len(d.imgB), (len(d.imgB)+demoChunk-1)/demoChunk
+	s := summary{Event: "summary", ChunkBytes: demoChunk, WorkingSet: board.WorkingSet(demoChunk, int(slots.Slots()))}
+	failed := d.steps(ctx)
+	d.log.bar.Clear()
+	s.ImageBytes, s.Chunks = int(d.release.Size), d.release.Chunks
+	s.Refetched, s.RolledBack = max(0, d.fetched-len(d.imgB)), d.rolledBack
+	if s.Allocs, err = board.AllocsPerChunk(); err != nil {
+		return errors.Join(failed, err)
+	}
+	s.Seconds = time.Since(d.start).Seconds()
+	if failed == nil {
+		failed = s.outOfBounds(d.log.ram)
+	}
+	s.OK = failed == nil
+	if !s.OK {
+		s.Error = failed.Error()
+	}
+	return errors.Join(failed, d.finish(s))
+}
+
+// steps is the story.
+func (d *demo) steps(ctx context.Context) (err error) {
 	stop, err := d.server(ctx)
 	if err != nil {
 		return err
@@ -138,34 +152,20 @@ func (d *demo) run(ctx context.Context, images []string) (err error) {
 	if err := d.newBoard(ctx); err != nil {
 		return err
 	}
-	steps := []struct {
+	for _, step := range []struct {
 		name string
 		do   func(context.Context) error
 	}{
-		{"push B", func(ctx context.Context) error { return d.push(ctx, "B", d.imgB) }},
+		{"push B", func(ctx context.Context) (err error) { d.release, err = d.push(ctx, "B", d.imgB); return err }},
 		{"download, power cut in the middle", d.cut},
 		{"resume, verify, reboot, confirm", d.resume},
-		{"push C", func(ctx context.Context) error { return d.push(ctx, "C", d.c) }},
+		{"push C, which crashes at boot", func(ctx context.Context) error { _, err := d.push(ctx, "C", d.c); return err }},
 		{"C crashes at boot, the board returns to B", d.goBack},
-	}
-	for _, step := range steps {
+	} {
 		d.log.emit(boardEvent{Event: "step", Text: step.name})
 		if err := step.do(ctx); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
 		}
-	}
-	s.Refetched = d.refetched
-	s.RolledBack = true // goBack fails where it did not happen
-	if s.Allocs, err = board.AllocsPerChunk(); err != nil {
-		return err
-	}
-	s.Seconds = time.Since(d.start).Seconds()
-	s.OK = s.Refetched <= 4096 && s.WorkingSet <= ramBudget && s.Allocs == 0
-	if err := d.finish(s); err != nil {
-		return err
-	}
-	if !s.OK {
-		return errors.New("a figure is out of its bound; see the summary")
 	}
 	return nil
 }
@@ -191,7 +191,14 @@ func (d *demo) images(files []string) (err error) {
 			if err != nil {
 				return fmt.Errorf("%s: %w at offset 0x%x", files[i], err, at)
 			}
+			if i > 0 && im.ChipID != d.chipID {
+				return usagef("the two images are for different chips: %s is for %s", files[1], im.Chip)
+			}
 			d.chipID = im.ChipID
+			t := board.DefaultTable()
+			if slot := t.Find(esp32.TypeApp, esp32.SubtypeOTA0).Size; uint32(len(*to)) > slot {
+				return usagef("%s has %s bytes: the demo's slots have %s", files[i], term.Number(len(*to)), term.Number(slot))
+			}
 		}
 		if bytes.Equal(d.a, d.imgB) {
 			return usagef("the two images are the same")
@@ -220,10 +227,11 @@ func (d *demo) server(ctx context.Context) (stop func() error, err error) {
 		return nil, err
 	}
 	stop = func() error {
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		// It may have gone already: ctrl-C reaches every program of a terminal.
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return err
 		}
-		if err := cmd.Wait(); err != nil {
+		if err := cmd.Wait(); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("server: %w: %s", err, errText.String())
 		}
 		return nil
@@ -272,15 +280,16 @@ func (d *demo) newBoard(ctx context.Context) error {
 	return chip.Close()
 }
 
-func (d *demo) push(ctx context.Context, version string, img []byte) error {
+func (d *demo) push(ctx context.Context, version string, img []byte) (client.Release, error) {
 	sum := sha256.Sum256(img)
 	p, err := d.api.Publish(ctx, demoProduct, version, demoChunk, hex.EncodeToString(sum[:]), bytes.NewReader(img), int64(len(img)))
 	if err != nil {
-		return err
+		return client.Release{}, err
 	}
+	r := p.Release
 	d.log.emit(boardEvent{Event: "published", Version: version,
-		Text: fmt.Sprintf("%d bytes in %d chunks of %d", p.Release.Size, p.Release.Chunks, p.Release.ChunkSize)})
-	return nil
+		Text: fmt.Sprintf("%s bytes in %s chunks of %s", term.Number(r.Size), term.Number(r.Chunks), term.Number(r.ChunkSize))})
+	return r, nil
 }
 
 // power opens the flash file anew, as a real start would, and runs the board until
@@ -293,23 +302,33 @@ func (d *demo) power(ctx context.Context, stop func(*device.Updater, device.Even
 	d.b.Chip = chip
 	done := false
 	var up *device.Updater
+	d.log.emit(boardEvent{Event: "reset", Text: boot.ResetPowerOn.String()})
 	err = d.b.Run(ctx, boot.ResetPowerOn, board.App{
 		Transport: d, PollMillis: 200, Seed: 1,
 		Identity: v1.Identity{ID: demoDevice, Signed: true, Key: d.key},
-		OnStart:  func(u *device.Updater, b board.Boot) { up = u; d.log.started(u, b) },
+		OnStart: func(u *device.Updater, b board.Boot) {
+			up, d.running = u, b.Running
+			d.log.started(u, b)
+		},
 		OnEvent: func(e device.Event) {
 			d.log.event(e)
-			d.observe(up, e)
+			d.observe(e, d.log.ram)
 			done = done || stop(up, e)
 		},
-		Stop: func() bool { return done },
+		Stop: func() bool {
+			d.log.step()
+			if up != nil {
+				d.look(up.Status(), d.log.ram)
+			}
+			return done
+		},
 	})
 	return errors.Join(err, chip.Close(), d.log.err)
 }
 
-// Do carries a request, and counts the bytes of chunks that are asked for.
+// Do carries a request, and counts the bytes of B's chunks that are asked for.
 func (d *demo) Do(ctx context.Context, r v1.Request) (board.Answer, error) {
-	if u, err := url.ParseRequestURI(string(r.Target)); err == nil && u.Path == v1.ChunkPath {
+	if u, err := url.ParseRequestURI(string(r.Target)); err == nil && u.Path == v1.ChunkPath && !d.full {
 		if n, err := strconv.Atoi(u.Query().Get("chunk_number")); err == nil && n*demoChunk < len(d.imgB) {
 			d.fetched += min(demoChunk, len(d.imgB)-n*demoChunk)
 		}
@@ -321,36 +340,21 @@ func (d *demo) Do(ctx context.Context, r v1.Request) (board.Answer, error) {
 	return a, nil
 }
 
-// observe takes the table's rows at the moments that the original's page shows.
-func (d *demo) observe(u *device.Updater, e device.Event) {
-	st := u.Status()
-	row := func(when string) {
-		d.samples = append(d.samples, sample{when, int(st.ChunkBytes), int(e.Bytes)})
-	}
-	switch {
-	case e.Kind == device.EventOffer && len(d.samples) == 0:
-		row("before")
-	case e.Kind == device.EventErase && len(d.samples) == 1:
-		row("chunk in hand, first block erased")
-	case e.Kind == device.EventChunk && len(d.samples) == 2:
-		row("first chunk in flash")
-	case e.Kind == device.EventResume && len(d.samples) == 3:
-		row("resumed after the power cut")
-	case e.Kind == device.EventVerifying && len(d.samples) == 4:
-		row("all chunks in flash")
-	}
-}
-
 // cut pulls the plug at half of B.
 func (d *demo) cut(ctx context.Context) error {
 	err := d.power(ctx, func(_ *device.Updater, e device.Event) bool {
 		if e.Kind == device.EventChunk && int(e.Bytes) >= len(d.imgB)/2 {
+			d.row("power cut", e.Bytes, nil)
 			d.b.Chip.CutPower()
 		}
-		return false
+		// B is not finished before the cut: then there is no cut to show.
+		return e.Kind == device.EventFailed || e.Kind == device.EventStaged
 	})
+	if err == nil {
+		return errors.New("the download ended before the power cut")
+	}
 	if !errors.Is(err, board.ErrPowerCut) {
-		return fmt.Errorf("no power cut: %w", err)
+		return err
 	}
 	d.log.emit(boardEvent{Event: "power_cut", Text: "inside a flash operation"})
 	return nil
@@ -358,39 +362,62 @@ func (d *demo) cut(ctx context.Context) error {
 
 func (d *demo) resume(ctx context.Context) error {
 	resumed, confirmed := false, false
+	var failed error
 	err := d.power(ctx, func(_ *device.Updater, e device.Event) bool {
 		resumed = resumed || e.Kind == device.EventResume && e.Bytes > 0
 		confirmed = confirmed || e.Kind == device.EventConfirmed
-		return confirmed && e.Kind == device.EventUpToDate
+		if e.Kind == device.EventFailed {
+			failed = fmt.Errorf("B failed: %s", e.Reason)
+		}
+		return failed != nil || confirmed && e.Kind == device.EventUpToDate
 	})
 	switch {
 	case err != nil:
 		return err
+	case failed != nil:
+		return failed
 	case !resumed:
 		return errors.New("the download started over instead of resuming")
 	}
-	d.refetched = d.fetched - len(d.imgB)
-	return d.holds("B", d.imgB, "confirmed")
+	return d.holds(ctx, "B", d.imgB, "confirmed")
 }
 
 func (d *demo) goBack(ctx context.Context) error {
-	crashed := false
+	before := d.running
+	staged, crashed := false, false
+	var failed error
 	err := d.power(ctx, func(_ *device.Updater, e device.Event) bool {
-		crashed = crashed || e.Kind == device.EventFailed && e.Reason == device.ReasonCrashed
-		return crashed && e.Kind == device.EventUpToDate
+		staged = staged || e.Kind == device.EventStaged && e.Slot != before
+		switch {
+		case e.Kind == device.EventConfirmed:
+			failed = errors.New("C was confirmed, though it crashes")
+		case e.Kind == device.EventFailed && e.Reason == device.ReasonCrashed:
+			crashed = true
+		case e.Kind == device.EventFailed:
+			failed = fmt.Errorf("C failed, but did not crash: %s", e.Reason)
+		}
+		return failed != nil || crashed && e.Kind == device.EventUpToDate
 	})
 	switch {
 	case err != nil:
 		return err
+	case failed != nil:
+		return failed
+	case !staged:
+		return errors.New("C was never started")
 	case !crashed:
 		return errors.New("the board did not notice that C crashed")
 	}
-	return d.holds("B", d.imgB, "reverted")
+	if err := d.holds(ctx, "B", d.imgB, "reverted"); err != nil {
+		return err
+	}
+	d.rolledBack = d.running == before
+	return nil
 }
 
 // holds checks from outside: the flash file boots the image, and the server shows
 // the deployment's end.
-func (d *demo) holds(version string, img []byte, state string) error {
+func (d *demo) holds(ctx context.Context, version string, img []byte, state string) error {
 	data, err := readBounded(d.flashFile(), inspect.MaxSize)
 	if err != nil {
 		return err
@@ -415,37 +442,21 @@ func (d *demo) holds(version string, img []byte, state string) error {
 	if p == nil || !bytes.HasPrefix(data[p.Offset:], img) {
 		return fmt.Errorf("slot %s does not hold %s byte for byte", slotName(got.Running), version)
 	}
-	dev, err := d.api.Device(context.Background(), demoDevice)
+	dev, err := d.api.Device(ctx, demoDevice)
 	if err != nil {
 		return err
 	}
 	if dev.Deployment == nil || dev.Deployment.State != state {
-		return fmt.Errorf("the server shows %+v, not %s", dev.Deployment, state)
+		return fmt.Errorf("the server shows %s, not %s", deploymentOf(dev), state)
 	}
 	text := "server: " + dev.Deployment.Version + " " + dev.Deployment.State
 	d.log.emit(boardEvent{Event: "checked", Slot: slotName(got.Running), Version: version, Text: text, Reason: dev.Deployment.Reason})
 	return nil
 }
 
-// finish prints the table and the summary.
-func (d *demo) finish(s summary) error {
-	if d.asJSON {
-		b, err := json.Marshal(s)
-		if err == nil {
-			_, err = d.out.Write(append(b, '\n'))
-		}
-		return err
+func deploymentOf(d client.Device) string {
+	if d.Deployment == nil {
+		return "no deployment"
 	}
-	t := tabwriter.NewWriter(d.out, 0, 4, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "\n\tupdater's RAM\tof it, chunk in hand\tin flash\t\n")
-	for _, r := range d.samples {
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t\n", r.when, s.WorkingSet, r.inHand, r.inFlash)
-	}
-	fmt.Fprintf(t, "\t\t\t\t\n")
-	fmt.Fprintf(t, "image\t%d bytes\t%d chunks of %d\t\t\n", s.ImageBytes, s.Chunks, s.ChunkBytes)
-	fmt.Fprintf(t, "fetched twice because of the cut\t%d bytes\t\t\t\n", s.Refetched)
-	fmt.Fprintf(t, "allocations per chunk\t%g\t\t\t\n", s.Allocs)
-	fmt.Fprintf(t, "time\t%.1f s\t\t\t\n", s.Seconds)
-	fmt.Fprintf(t, "result\t%s\t\t\t\n", yes(s.OK, "ok", "not ok"))
-	return t.Flush()
+	return deploymentText(d.Deployment)
 }

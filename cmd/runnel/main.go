@@ -89,6 +89,19 @@ func (e *usageError) withHint(format string, args ...any) *usageError {
 	return e
 }
 
+// hintedError is a failure with what to do about it.
+type hintedError struct {
+	err  error
+	hint string
+}
+
+func (e *hintedError) Error() string { return e.err.Error() }
+func (e *hintedError) Unwrap() error { return e.err }
+
+func hinted(err error, format string, args ...any) error {
+	return &hintedError{err: err, hint: fmt.Sprintf(format, args...)}
+}
+
 // noArgs and exactArgs are cobra's validators with our exit status and words.
 func noArgs(cmd *cobra.Command, args []string) error { return exactArgs()(cmd, args) }
 
@@ -112,11 +125,14 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 func showError(w io.Writer, err error) {
 	var hint string
 	var u *usageError
+	var h *hintedError
 	var f *fleet.Error
 	msg := err.Error()
 	switch {
 	case errors.As(err, &u):
 		hint = u.hint
+	case errors.As(err, &h):
+		hint = h.hint
 	case errors.As(err, &f):
 		hint = f.Hint
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/runnel-fota/runnel/core/esp32"
 	"github.com/runnel-fota/runnel/internal/fleet"
+	"github.com/runnel-fota/runnel/internal/term"
 )
 
 func newPushCmd() *cobra.Command {
@@ -24,10 +25,11 @@ func newPushCmd() *cobra.Command {
 		Long: `Checks magic, chip, segments, checksum and appended SHA-256, then publishes the
 image as a release. A bad image is refused with what is wrong and at which byte,
 and leaves nothing behind. The same image, product and version again is no error.
+Where the upload takes long, a terminal shows how far it is.
 
 --json prints {"release":{...},"created":bool,"warning"}; the release is as
 'runnel releases --json' shows it.`,
-		Example: "  runnel push build/firmware.bin --product acme/pump --version 1.2.0",
+		Example: "  runnel push build/firmware.bin --product acme/pump --version 1.2.0\n  runnel push firmware.bin --product acme/pump --version 1.2.1 --chunk-size 4096 --json",
 		Args:    exactArgs("IMAGE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, name := range []string{"product", "version"} {
@@ -55,7 +57,12 @@ and leaves nothing behind. The same image, product and version again is no error
 			if _, err := f.Seek(0, io.SeekStart); err != nil {
 				return err
 			}
-			p, err := c.Publish(cmd.Context(), product, version, chunkSize, digest, f, size)
+			up := &upload{r: f, total: size}
+			if !r.json {
+				up.bar = newProgress(cmd.ErrOrStderr(), "uploading")
+			}
+			p, err := c.Publish(cmd.Context(), product, version, chunkSize, digest, up, size)
+			up.bar.End()
 			if err != nil {
 				return err
 			}
@@ -71,8 +78,8 @@ and leaves nothing behind. The same image, product and version again is no error
 				word = "already published:"
 			}
 			l := p.Release
-			fmt.Fprintf(cmd.OutOrStdout(), "%s %s %s (release %d): %d bytes, %d chunks of %d\nsha256 %s\n",
-				word, l.Product, l.Version, l.ID, l.Size, l.Chunks, l.ChunkSize, l.Digest)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s %s %s (release %d): %s bytes, %s chunks of %s\nsha256 %s\n",
+				word, l.Product, l.Version, l.ID, term.Number(l.Size), term.Number(l.Chunks), term.Number(l.ChunkSize), l.Digest)
 			return nil
 		},
 	}
@@ -81,6 +88,21 @@ and leaves nothing behind. The same image, product and version again is no error
 	cmd.Flags().IntVar(&chunkSize, "chunk-size", 1024, "`bytes` in a chunk, 256 to 16384")
 	r.flags(cmd)
 	return cmd
+}
+
+// upload is an image on its way; where a person looks on and it takes long, a
+// progress line is drawn on standard error.
+type upload struct {
+	r           io.Reader
+	done, total int64
+	bar         *term.Progress
+}
+
+func (u *upload) Read(p []byte) (int, error) {
+	n, err := u.r.Read(p)
+	u.done += int64(n)
+	u.bar.Set(u.done, u.total)
+	return n, err
 }
 
 // checkImage checks as the bootloader would and answers digest and size of the file.

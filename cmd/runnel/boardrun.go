@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/runnel-fota/runnel/core/boot"
+	"github.com/runnel-fota/runnel/core/device"
+	"github.com/runnel-fota/runnel/core/esp32"
+	v1 "github.com/runnel-fota/runnel/core/wire/v1"
+	"github.com/runnel-fota/runnel/internal/devicehttp"
+	"github.com/runnel-fota/runnel/sim/board"
+	"github.com/runnel-fota/runnel/sim/nor"
+)
+
+// boardRun are the flags of board run.
+type boardRun struct {
+	flashFile, server, id, reset            string
+	psk                                     keyFlags
+	noRollback, silent, asJSON, plain, once bool
+	poll                                    time.Duration
+	chunkBuffer                             int
+}
+
+func newBoardRunCmd() *cobra.Command {
+	var o boardRun
+	cmd := &cobra.Command{
+		Use:   "run --flash FILE --server URL",
+		Short: "Power a board on",
+		Long: `Powers a board on: the bootloader's decision, then the application, whose only
+work is the updater. Ctrl-C is a power cut: run it again and it resumes.
+
+On a terminal a live view is drawn; q, as ctrl-C, pulls the plug. With --plain, and
+into a pipe, one line an event; with --json one JSON object an event: t (seconds),
+event, slot, version, bytes, total, chunk, chunks, bytes_per_second, ram_bytes (in
+use now), ram_peak, ram_budget, reason, text; empty members are left away.`,
+		Example: `  runnel board run --flash board.bin --server http://127.0.0.1:8080 --id pump-7 --psk-file key.hex
+  runnel board run --flash board.bin --id pump-7 --psk-file key.hex --once --json
+  runnel board run --flash board.bin --id pump-7 --psk-file key.hex --reset brown-out --plain`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.flashFile, "flash", "", "the board's flash `file`")
+	f.StringVar(&o.server, "server", "", "the server's `URL` (or RUNNEL_SERVER)")
+	f.StringVar(&o.id, "id", "board", "the device's `id`")
+	o.psk.flags(cmd)
+	f.StringVar(&o.reset, "reset", "power-on", "why it starts: power-on, brown-out, panic, watchdog, software, deep-sleep, external")
+	f.BoolVar(&o.noRollback, "no-rollback", false, "a bootloader built without rollback")
+	f.BoolVar(&o.silent, "silent", false, "send no Device-ID and no MAC, as old boards do")
+	f.BoolVar(&o.once, "once", false, "stop when the server has nothing more for it")
+	f.DurationVar(&o.poll, "poll", 10*time.Second, "`time` between polls")
+	f.IntVar(&o.chunkBuffer, "chunk-buffer", 1024, "`bytes`: the largest chunk size that it takes")
+	f.BoolVar(&o.asJSON, "json", false, "one JSON object an event")
+	f.BoolVar(&o.plain, "plain", false, "one line an event, no live view")
+	return cmd
+}
+
+func (o *boardRun) run(cmd *cobra.Command) error {
+	hint := "see 'runnel board run --help'"
+	if o.server == "" {
+		o.server = os.Getenv("RUNNEL_SERVER")
+	}
+	reason, ok := resetReason(o.reset)
+	switch {
+	case o.flashFile == "":
+		return usagef("--flash is missing").withHint("%s", hint)
+	case o.server == "":
+		return usagef("--server is missing").withHint("give --server URL or set RUNNEL_SERVER, e.g. http://127.0.0.1:8080")
+	case o.chunkBuffer < device.MinChunkBuffer || o.chunkBuffer%256 != 0 || o.chunkBuffer > 16<<10:
+		return usagef("--chunk-buffer must be a multiple of 256 from %d to 16384", (device.MinChunkBuffer+255)/256*256)
+	case o.poll < time.Millisecond || o.poll > 24*time.Hour:
+		return usagef("--poll is %s, not a millisecond to a day", o.poll)
+	case !ok:
+		return usagef("--reset %s is no reset reason", o.reset).withHint("%s", hint)
+	}
+	text, err := o.psk.read(cmd)
+	if err != nil {
+		return err
+	}
+	if text == "" {
+		return usagef("--psk or --psk-file is missing").withHint("the key that 'runnel devices add %s' was given", o.id)
+	}
+	key, err := hex.DecodeString(text)
+	if err != nil {
+		return err
+	}
+	client, err := devicehttp.New(o.server)
+	if err != nil {
+		return usagef("%v", err)
+	}
+	defer client.Close()
+	chip, err := nor.Open(o.flashFile, nor.Config{})
+	if err != nil {
+		return flashError(o.flashFile, err)
+	}
+	b := &board.Board{Chip: chip, NoRollback: o.noRollback, ChipID: esp32.AnyChip}
+	err = o.power(cmd.Context(), cmd, b, client, key, reason)
+	return errors.Join(err, chip.Close())
+}
+
+// flashError says what to do about a flash file that can't be opened.
+func flashError(file string, err error) error {
+	switch {
+	case errors.Is(err, nor.ErrInUse):
+		return hinted(fmt.Errorf("%s is in use: another board runs on it", file), "a chip is on one board only; make another with 'runnel board new --flash FILE'")
+	case errors.Is(err, os.ErrNotExist):
+		return hinted(err, "make a board with 'runnel board new --flash %s'", file)
+	}
+	return err
+}
+
+func (o *boardRun) power(ctx context.Context, cmd *cobra.Command, b *board.Board, client *devicehttp.Client, key []byte, reason boot.ResetReason) (err error) {
+	t, err := b.Table()
+	if err != nil {
+		return hinted(fmt.Errorf("%s: %w", o.flashFile, err), "'runnel inspect %s' shows what the file holds", o.flashFile)
+	}
+	log := newBoardLog(cmd.OutOrStdout(), o.asJSON, o.chunkBuffer, int(t.Slots()))
+	carry := &carrier{c: client}
+	log.trouble = carry.why
+	id := v1.Identity{ID: o.id, Signed: true, Key: key}
+	if o.silent {
+		id.ID, id.Signed = "", false
+	}
+	// A hand on the plug: the flash operation in progress, or the next, is torn.
+	ctx, unplug := context.WithCancel(ctx)
+	defer unplug()
+	stop := context.AfterFunc(ctx, b.Chip.CutPower)
+	defer stop()
+	if !o.plain && !o.asJSON {
+		if log.live = newLive(cmd, o.id+" at "+o.server, b.Chip, &t, unplug); log.live != nil {
+			defer func() { err = errors.Join(err, log.live.view.Close()) }()
+		}
+	}
+	log.emit(boardEvent{Event: "reset", Text: reason.String()})
+	done := false
+	err = b.Run(ctx, reason, board.App{
+		Transport: carry, Identity: id, ChunkBuffer: o.chunkBuffer, PollMillis: uint32(o.poll.Milliseconds()),
+		Seed: uint64(time.Now().UnixNano()), OnStart: log.started,
+		OnEvent: func(e device.Event) {
+			log.event(e)
+			done = done || o.once && e.Kind == device.EventUpToDate
+		},
+		Stop: func() bool {
+			log.step()
+			return done || log.err != nil
+		},
+	})
+	if ctx.Err() != nil || errors.Is(err, board.ErrPowerCut) {
+		log.emit(boardEvent{Event: "power_cut", Text: "run it again: it resumes"})
+		err = nil
+	}
+	return errors.Join(err, log.err)
+}
+
+// carrier fits the HTTP client to the board, and remembers why the last request
+// came to nothing: the updater only knows that it did.
+type carrier struct {
+	c      *devicehttp.Client
+	status int
+	err    error
+}
+
+func (t *carrier) Do(ctx context.Context, r v1.Request) (board.Answer, error) {
+	a, err := t.c.Do(ctx, &r)
+	if t.err = err; err != nil {
+		return nil, err
+	}
+	t.status, _ = a.Head()
+	return a, nil
+}
+
+// why is the reason for people, "" where there is none to tell.
+func (t *carrier) why() string {
+	var u *url.Error
+	switch {
+	case errors.As(t.err, &u):
+		return u.Err.Error() // without the URL: its query is of no interest
+	case t.err != nil:
+		return t.err.Error()
+	case t.status != 200:
+		return fmt.Sprintf("it answered %d", t.status)
+	}
+	return "the answer broke off or makes no sense"
+}
