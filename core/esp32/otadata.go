@@ -168,7 +168,10 @@ func Select(e0, e1 Entry, appCount uint32, factory, rollback bool) Selection {
 	return s
 }
 
-func (e *Entry) saysNothing() bool { return e.Seq() == seqEmpty || !e.CRCOK() }
+// named: the record names a slot, selectable or not.
+func (e *Entry) named() bool { return e.Seq() != seqEmpty && e.CRCOK() }
+
+func (e *Entry) saysNothing() bool { return !e.named() }
 
 // TestIndex is LoadOrder's index of the test partition.
 const TestIndex int32 = -2

@@ -14,6 +14,7 @@ const (
 	ErrNotActive                  // the record in force is not the running slot's
 	ErrSequence                   // no higher sequence is left
 	ErrReadBack                   // the record reads back wrong
+	ErrOnTrial                    // the running slot's record is PENDING: the other one is the way back
 )
 
 func (e Error) Error() string {
@@ -28,13 +29,20 @@ func (e Error) Error() string {
 		return "esp32: no boot sequence left"
 	case ErrReadBack:
 		return "esp32: boot record reads back wrong"
+	case ErrOnTrial:
+		return "esp32: the running image is on trial; confirm it first"
 	}
 	return "esp32: unknown error"
 }
 
 // OTAData writes boot records as ESP-IDF's application does, by the rules of
 // docs/format/otadata.md; it is a boot.Scheme. Where ESP-IDF's own writer is
-// right, the bytes are the same.
+// right, the bytes are the same; that page lists where it is not.
+//
+// I1: after each flash operation of Protect, Stage and Revert the running slot or
+// the goal's slot starts, never a third one.
+// I2: Protect and Stage never write the sector of the running slot's record.
+// I3: each goal ends after at most two records written and one wiped.
 type OTAData struct {
 	area    flash.Area
 	e       [2]Entry
@@ -52,7 +60,8 @@ var _ boot.Scheme = (*OTAData)(nil)
 // and the number of ota slots.
 func NewOTAData(area flash.Area, running boot.Slot, slots uint8) (OTAData, error) {
 	g := area.Geometry()
-	if area.Size() != OTADataSize || g.EraseSize != SectorSize || g.ProgramSize > EntrySize {
+	if area.Size() != OTADataSize || g.EraseSize != SectorSize ||
+		g.ProgramSize == 0 || EntrySize%g.ProgramSize != 0 {
 		return OTAData{}, ErrOTAData
 	}
 	if running != boot.Factory && uint8(running) >= slots {
@@ -103,7 +112,7 @@ func (o *OTAData) record(s boot.Slot, valid bool) int {
 	best := -1
 	for i := range o.e {
 		e := &o.e[i]
-		if e.Seq() == seqEmpty || !e.CRCOK() || SlotOf(e.Seq(), uint32(o.slots)) != uint32(s) || valid && !e.Valid() {
+		if !o.names(i, s) || valid && !e.Valid() {
 			continue
 		}
 		if best < 0 || e.Valid() && !o.e[best].Valid() ||
@@ -131,7 +140,7 @@ func (o *OTAData) Step(goal boot.Goal, slot boot.Slot) (done bool, err error) {
 		}
 	case 2:
 		want := o.next
-		if err = o.area.ReadAt(o.next[:], at); err == nil && o.next != want && !o.blank {
+		if err = o.area.ReadAt(o.next[:], at); err == nil && !o.landed(&want) {
 			err = ErrReadBack
 		}
 		if err == nil {
@@ -148,6 +157,16 @@ func (o *OTAData) Step(goal boot.Goal, slot boot.Slot) (done bool, err error) {
 	return false, nil
 }
 
+// landed says whether what was read back into next is what was meant. A wiped
+// record need not read as erased (an encrypted chip returns noise), but it must
+// not be one any more.
+func (o *OTAData) landed(want *Entry) bool {
+	if o.blank {
+		return !o.next.named()
+	}
+	return o.next == *want
+}
+
 // write plans a record into a sector. Label bytes stay as they are there, as in ESP-IDF.
 func (o *OTAData) write(sector int, seq, state uint32) {
 	o.sector, o.blank = uint8(sector), false
@@ -159,19 +178,25 @@ func (o *OTAData) wipe(sector int) {
 	o.sector, o.blank, o.next = uint8(sector), true, BlankEntry()
 }
 
+// names says whether a record, selectable or not, names slot.
+func (o *OTAData) names(sector int, slot boot.Slot) bool {
+	e := &o.e[sector]
+	return e.named() && SlotOf(e.Seq(), uint32(o.slots)) == uint32(slot)
+}
+
 // plan finds the next write for a goal, or that there is none.
 func (o *OTAData) plan(goal boot.Goal, slot boot.Slot) (done bool, err error) {
 	if goal != boot.GoalConfirm && (slot == o.running || slot != boot.Factory && uint8(slot) >= o.slots) {
 		return false, ErrSlot
 	}
-	active := Active(&o.e[0], &o.e[1])
 	run := -1
 	if o.running != boot.Factory {
 		run = o.record(o.running, true)
 	}
+	active := o.lasting()
 	switch goal {
 	case boot.GoalConfirm:
-		if run < 0 || run != active {
+		if run < 0 || run != Active(&o.e[0], &o.e[1]) {
 			return false, ErrNotActive
 		}
 		if o.e[run].State() == StateValid {
@@ -179,73 +204,130 @@ func (o *OTAData) plan(goal boot.Goal, slot boot.Slot) (done bool, err error) {
 		}
 		o.write(run, o.e[run].Seq(), StateValid)
 		return false, nil
-	case boot.GoalProtect:
-		if o.running != boot.Factory && run < 0 {
-			return false, o.nameRunning(active)
-		}
-		for i := range o.e {
-			e := &o.e[i]
-			if i != run && e.Valid() && SlotOf(e.Seq(), uint32(o.slots)) == uint32(slot) {
-				o.wipe(i)
-				return false, nil
-			}
-		}
-		return true, nil
-	case boot.GoalStage:
+	case boot.GoalProtect, boot.GoalStage:
 		if slot == boot.Factory {
 			return false, ErrSlot
 		}
+		if run >= 0 && o.e[run].State() == StatePending {
+			// A bootloader with rollback ends this slot at the next reset: the other
+			// record is then all there is.
+			return false, ErrOnTrial
+		}
 		if o.running != boot.Factory && run < 0 {
 			return false, o.nameRunning(active)
 		}
-		if t := o.record(slot, true); t >= 0 && t == active && o.e[t].State() == StateNew {
-			return true, nil
+		if goal == boot.GoalProtect {
+			return o.planProtect(slot, run, active), nil
 		}
-		seq, err := o.above(slot)
-		if err != nil {
-			return false, err
-		}
-		// Into the sector that does not hold the running slot's record; with the
-		// factory image running, the one that is not in force.
-		sector := 1 - run
-		if run < 0 {
-			sector = 0
-			if active == 0 {
-				sector = 1
-			}
-		}
-		o.write(sector, seq, StateNew)
-		return false, nil
+		return o.planStage(slot, run, active)
 	case boot.GoalRevert:
 		return o.planRevert(slot, run, active)
 	}
 	return false, ErrSlot
 }
 
-func (o *OTAData) planRevert(slot boot.Slot, run, active int) (bool, error) {
-	if slot != boot.Factory && o.record(slot, true) < 0 {
-		seq, err := o.above(slot)
-		if err != nil {
-			return false, err
+// lasting is the record that will be in force after the next reset: a PENDING one,
+// whose slot does not run, is aborted then.
+func (o *OTAData) lasting() int {
+	e := o.e
+	for i := range e {
+		if e[i].State() == StatePending {
+			e[i] = BlankEntry()
 		}
-		sector := 0
-		if run == 0 || run < 0 && active == 0 {
-			sector = 1
+	}
+	return Active(&e[0], &e[1])
+}
+
+// planProtect wipes what could start the slot that is about to be erased: the
+// record that is not the running slot's, whatever other slot it names (ESP-IDF
+// 5.5 wipes the inactive one), and with the factory image running also the one in
+// force where it names the slot. A rejected record stays until planStage: the state
+// is under no checksum, and an erase of it that is cut half-way could make it
+// selectable while the rejected image is still whole.
+func (o *OTAData) planProtect(slot boot.Slot, run, active int) (done bool) {
+	for k := range o.e {
+		i := k
+		if active >= 0 {
+			i = (active + 1 + k) % 2 // the one in force last: it hides the other
 		}
-		o.write(sector, seq, StateValid)
+		if i == run || !o.e[i].Valid() || o.names(i, o.running) {
+			continue
+		}
+		if run < 0 && i == active && !o.names(i, slot) {
+			continue
+		}
+		o.wipe(i)
+		return false
+	}
+	return true
+}
+
+func (o *OTAData) planStage(slot boot.Slot, run, active int) (done bool, err error) {
+	if active >= 0 && o.names(active, slot) && o.e[active].State() == StateNew {
+		return true, nil
+	}
+	// Into the sector that does not hold the running slot's record; with the
+	// factory image running, the one that is not in force.
+	sector := 1 - run
+	if run < 0 {
+		sector = notInForce(active)
+	}
+	seq, err := o.above(slot, -1)
+	without, err2 := o.above(slot, sector)
+	if err2 != nil {
+		return false, err2
+	}
+	if err != nil || seq != without {
+		// A record that is about to be overwritten must not push the sequence up:
+		// after an aborted update ESP-IDF takes the same sequence again.
+		o.wipe(sector)
 		return false, nil
+	}
+	o.write(sector, seq, StateNew)
+	return false, nil
+}
+
+func (o *OTAData) planRevert(slot boot.Slot, run, active int) (done bool, err error) {
+	if slot != boot.Factory {
+		// A PENDING record does not survive a bootloader with rollback.
+		if t := o.record(slot, true); t < 0 || o.e[t].State() == StatePending {
+			sector := 1 - run
+			switch {
+			case run >= 0 && o.e[run].State() == StatePending && active == 1-run:
+				sector = run // both records are the running slot's, and this one ends anyway
+			case run >= 0:
+			case t >= 0:
+				sector = t
+			default:
+				sector = notInForce(active)
+			}
+			seq, err := o.above(slot, -1)
+			if err != nil {
+				return false, err
+			}
+			o.write(sector, seq, StateValid)
+			return false, nil
+		}
+	}
+	// The records of other slots go before the running slot's, and the one in
+	// force last: a cut between the two must not start a third slot.
+	last := run
+	if run < 0 {
+		last = active
+	}
+	for k := range o.e {
+		i := k
+		if last >= 0 {
+			i = (last + 1 + k) % 2
+		}
+		if i != run && o.e[i].Valid() && !o.names(i, slot) && (slot == boot.Factory || i == active) {
+			o.wipe(i)
+			return false, nil
+		}
 	}
 	if run >= 0 {
 		o.write(run, o.e[run].Seq(), StateInvalid)
 		return false, nil
-	}
-	// Records of third slots, valid and higher than the goal's, must not win.
-	for i := range o.e {
-		e := &o.e[i]
-		if e.Valid() && (slot == boot.Factory || SlotOf(e.Seq(), uint32(o.slots)) != uint32(slot)) && (slot == boot.Factory || i == active) {
-			o.wipe(i)
-			return false, nil
-		}
 	}
 	return true, nil
 }
@@ -254,35 +336,41 @@ func (o *OTAData) planRevert(slot boot.Slot, run, active int) (bool, error) {
 // fallback by the bootloader both records may name other slots. The record in
 // force is left alone meanwhile.
 func (o *OTAData) nameRunning(active int) error {
-	seq, err := o.above(o.running)
+	seq, err := o.above(o.running, -1)
 	if err != nil {
 		return err
 	}
-	sector := 0
-	if active == 0 {
-		sector = 1
-	}
-	o.write(sector, seq, StateValid)
+	o.write(notInForce(active), seq, StateValid)
 	return nil
 }
 
+// notInForce is the sector to write where the running slot has no record: not the
+// active one, and the first if there is none.
+func notInForce(active int) int {
+	if active == 0 {
+		return 1
+	}
+	return 0
+}
+
 // above is the smallest sequence that names slot and is higher than that of every
-// record with a right CRC.
-func (o *OTAData) above(slot boot.Slot) (uint32, error) {
+// record with a right CRC, but for the record in sector skip.
+func (o *OTAData) above(slot boot.Slot, skip int) (uint32, error) {
 	n := uint32(o.slots)
-	floor := uint32(0)
+	seq := uint32(0)
 	for i := range o.e {
-		e := &o.e[i]
-		if e.Seq() != seqEmpty && e.CRCOK() && e.Seq() > floor {
-			floor = e.Seq()
+		if e := &o.e[i]; i != skip && e.named() && e.Seq() > seq {
+			seq = e.Seq()
 		}
 	}
-	if floor > 0xFFFFFFFF-2*n-1 {
-		return 0, ErrSequence
+	for range n {
+		// 0xFFFFFFFF is an erased sequence; behind it the order starts again.
+		if seq++; seq >= seqEmpty {
+			return 0, ErrSequence
+		}
+		if SlotOf(seq, n) == uint32(slot) {
+			return seq, nil
+		}
 	}
-	seq := floor + 1
-	for SlotOf(seq, n) != uint32(slot) {
-		seq++
-	}
-	return seq, nil
+	return 0, ErrSlot
 }
