@@ -172,12 +172,13 @@ func TestWorkedSequence(t *testing.T) {
 	want("reset unconfirmed", 1, undef, 2, esp32.StateAborted)
 	w.offer(image(t, g.imgSize, "C", BehaveOK), "C", 200)
 	run(device.EventConfirmed)
-	want("the next update, confirmed", 1, undef, 4, esp32.StateValid)
+	// The rejected record is overwritten, so its sequence is free again, as in ESP-IDF.
+	want("the next update, confirmed", 1, undef, 2, esp32.StateValid)
 	w.offer(image(t, g.imgSize, "D", BehaveOK), "D", 300)
 	run(device.EventStaged)
-	want("update of ota_0", 5, esp32.StateNew, 4, esp32.StateValid)
+	want("update of ota_0", 3, esp32.StateNew, 2, esp32.StateValid)
 	run(device.EventConfirmed)
-	want("confirmed", 5, esp32.StateValid, 4, esp32.StateValid)
+	want("confirmed", 3, esp32.StateValid, 2, esp32.StateValid)
 	if staged != 3 {
 		t.Errorf("staged %d times", staged)
 	}
