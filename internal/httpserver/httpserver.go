@@ -5,6 +5,7 @@ package httpserver
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
@@ -89,17 +90,21 @@ func notFound(mux *http.ServeMux) http.HandlerFunc {
 
 func writeError(w http.ResponseWriter, status int, code, msg string) {
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	_, _ = w.Write([]byte(`{"error":"` + msg + `","code":"` + code + `"}`)) // both are ours: nothing to escape
 }
 
 // Serve serves until ctx ends, then lets requests in progress finish for 10 s at
-// most. certFile and keyFile are empty for plain HTTP.
-func (s *Server) Serve(ctx context.Context, l net.Listener, certFile, keyFile string) error {
+// most. cert nil is plain HTTP.
+func (s *Server) Serve(ctx context.Context, l net.Listener, cert *tls.Certificate) error {
+	if cert != nil {
+		s.http.TLSConfig = &tls.Config{Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS12}
+	}
 	done := make(chan error, 1)
 	go func() {
-		if certFile != "" {
-			done <- s.http.ServeTLS(l, certFile, keyFile)
+		if cert != nil {
+			done <- s.http.ServeTLS(l, "", "")
 			return
 		}
 		done <- s.http.Serve(l)
