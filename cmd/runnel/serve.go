@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -149,21 +150,29 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 	if err != nil {
 		return err
 	}
+	// The original never looked into an image, and boards other than the ESP32 live on that.
+	upload := images.intake.AnyBoard()
 	wire := v1.New(v1.Config{Devices: store, Orders: store, Deployments: store, Catalogue: store, Events: store, Tokens: store,
-		Blobs: images.blobs, Publisher: v1Upload{images}, Log: c.log, Now: time.Now, SilentDevice: c.silentDevice, OpenOperator: c.openOperator,
+		Blobs: images.blobs, Publisher: upload, Log: c.log, Now: time.Now, SilentDevice: c.silentDevice, OpenOperator: c.openOperator,
 		Window: c.window, NonceJump: c.nonceJump, CacheBytes: c.cacheBytes})
 	mux := http.NewServeMux()
 	wire.Register(mux)
 	adminapi.Register(mux, adminapi.Config{Releases: store, Devices: wire.DeviceStore(), Orders: wire.Orders(), Deployments: store,
 		Events: store, Tokens: store, Publisher: images.intake, Now: time.Now, Log: c.log})
 	server := httpserver.New(mux, c.maxRequests, c.log)
-
+	// Before the line that says that the server is ready.
+	cert, err := c.certificate()
+	if err != nil {
+		return err
+	}
 	l, err := net.Listen("tcp", c.listen)
 	if err != nil {
 		return &fleet.Error{Code: fleet.CodeInvalid, Message: "can't listen on " + c.listen, Err: err,
 			Hint: "another program may use the port: name another with --listen, or 0 for any"}
 	}
-	c.warn(ctx, store)
+	if err := c.warn(ctx, store); err != nil {
+		return errors.Join(err, l.Close())
+	}
 	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
 	written := make(chan error, 1)
 	go func() { written <- wire.Run(behind) }()
@@ -173,38 +182,58 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 		stopBehind()
 		return errors.Join(err, <-written)
 	}
-	err = server.Serve(ctx, l, c.certFile, c.keyFile)
+	err = server.Serve(ctx, l, cert)
 	stopBehind()
 	err = errors.Join(err, <-written)
 	c.log.Info("stopped")
 	return err
 }
 
+// certificate reads the TLS certificate; nil where there is none.
+func (c *serveConfig) certificate() (*tls.Certificate, error) {
+	if c.certFile == "" {
+		return nil, nil
+	}
+	cert, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+	if err != nil {
+		return nil, &fleet.Error{Code: fleet.CodeInvalid, Message: "the TLS certificate can't be used", Err: err,
+			Hint: "--tls-cert and --tls-key are PEM files that belong together"}
+	}
+	return &cert, nil
+}
+
 // warn says what an operator should know of how it was started.
-func (c *serveConfig) warn(ctx context.Context, store fleet.Devices) {
+func (c *serveConfig) warn(ctx context.Context, store fleet.Devices) error {
 	if !loopback(c.listen) && c.certFile == "" {
 		c.log.Warn("others can reach this server and read what it says: there is no TLS", "listen", c.listen, "hint", "give --tls-cert and --tls-key, or put a TLS proxy in front")
 	}
 	if c.silentDevice != "" {
 		c.log.Warn("requests without a MAC are admitted: anybody can send them", "device", c.silentDevice)
-		if _, err := store.Device(ctx, c.silentDevice); fleet.CodeOf(err) == fleet.CodeNotFound {
+		switch _, err := store.Device(ctx, c.silentDevice); fleet.CodeOf(err) {
+		case "":
+		case fleet.CodeNotFound:
 			c.log.Warn("the silent device is not known yet", "device", c.silentDevice, "hint", "runnel devices add "+c.silentDevice+" --psk-file FILE")
+		default:
+			return err
 		}
 	}
 	if c.openOperator {
 		c.log.Warn("v1 operators' calls need no token from this machine: every user and program of it may publish")
 	}
-	if list, err := store.ListDevices(ctx); err == nil {
-		n := 0
-		for _, d := range list {
-			if d.Assurance == fleet.AssuranceShared {
-				n++
-			}
-		}
-		if n > 0 {
-			c.log.Warn("devices use their product's key: each can speak in the name of the others", "devices", n)
+	list, err := store.ListDevices(ctx)
+	if err != nil {
+		return err
+	}
+	shared := 0
+	for _, d := range list {
+		if d.Assurance == fleet.AssuranceShared {
+			shared++
 		}
 	}
+	if shared > 0 {
+		c.log.Warn("devices use their product's key: each can speak in the name of the others", "devices", shared)
+	}
+	return nil
 }
 
 // ready tells where the server is.

@@ -37,6 +37,9 @@ type Meta struct {
 	// Digest and Size, where the operator knows them, must be the image's. nil and 0: not said.
 	Digest *fleet.Digest
 	Size   int64 // bytes
+	// OtherBytes takes bytes that don't begin as an ESP image does, as they are and without a
+	// chip's name: for boards that are none.
+	OtherBytes bool
 }
 
 // Service takes images in. Its methods may be called concurrently.
@@ -99,6 +102,17 @@ func (s *Service) Publish(ctx context.Context, r io.Reader, m Meta) (rel fleet.R
 		return fleet.Release{}, false, err
 	}
 	return rel, created, nil
+}
+
+// AnyBoard is s for a wire whose boards may be other than ESP32: OtherBytes.
+func (s *Service) AnyBoard() AnyBoard { return AnyBoard{s} }
+
+// AnyBoard publishes what Service does, and other bytes.
+type AnyBoard struct{ s *Service }
+
+// PublishImage is Publish in the shape that wires declare.
+func (a AnyBoard) PublishImage(ctx context.Context, product, version string, chunkSize int, digest *fleet.Digest, image io.Reader) (fleet.Release, bool, error) {
+	return a.s.Publish(ctx, image, Meta{Product: product, Version: version, ChunkSize: chunkSize, Digest: digest, OtherBytes: true})
 }
 
 // PublishImage is Publish in the shape that wires declare.

@@ -465,3 +465,74 @@ func BenchmarkPublish(b *testing.B) {
 		}
 	}
 }
+
+// Boards that are no ESP32: their bytes are taken as they are, on the way that says
+// so, and leave nothing behind either where they are refused.
+func TestOtherBytes(t *testing.T) {
+	w := newWorld(t)
+	elf := append([]byte("\x7fELF"), bytes.Repeat([]byte{1, 2, 3}, 5000)...)
+	sum := fleet.Digest(sha256.Sum256(elf))
+	publish := func(version string, chunk int, d *fleet.Digest, image []byte) (fleet.Release, error) {
+		r, _, err := w.AnyBoard().PublishImage(ctx, "acme/pump", version, chunk, d, bytes.NewReader(image))
+		return r, err
+	}
+	wrong := fleet.Digest{1}
+	cut := build(t, "1.0", 70_000)
+	cut = cut[:len(cut)-40]
+	for name, err := range map[string]error{
+		"chunk size": second(publish("1.0", 7, &sum, elf)),
+		"version":    second(publish("", 1024, &sum, elf)),
+		"digest":     second(publish("1.0", 1024, &wrong, elf)),
+		"empty":      second(publish("1.0", 1024, nil, nil)),
+		"ESP, cut":   second(publish("1.0", 1024, nil, cut)),
+		"not asked":  second3(w.PublishImage(ctx, "acme/pump", "1.0", 1024, &sum, bytes.NewReader(elf))),
+	} {
+		if fleet.CodeOf(err) != fleet.CodeInvalid {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	w.holds(0, 0)
+	r, err := publish("1.0", 1024, &sum, elf)
+	if err != nil || r.Image.Digest != sum || r.Image.Size != int64(len(elf)) || r.Image.Chip != "" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := publish("1.0", 1024, nil, elf[1:]); fleet.CodeOf(err) != fleet.CodeConflict {
+		t.Errorf("the same version again: %v", err)
+	}
+	w.holds(1, 1)
+	if r, err := publish("2.0", 1024, nil, build(t, "2.0", 70_000)); err != nil || r.Image.Chip == "" {
+		t.Errorf("an ESP image: %+v, %v", r, err)
+	}
+	w.holds(2, 2)
+}
+
+func second[T any](_ T, err error) error          { return err }
+func second3[T, U any](_ T, _ U, err error) error { return err }
+
+// A blob is on the disk with its name before the release that refers to it: else a
+// power loss could leave a release without an image.
+func TestBlobBeforeRelease(t *testing.T) {
+	w := newWorld(t)
+	image := build(t, "1.0", 70_000)
+	digest := fleet.Digest(sha256.Sum256(image))
+	asked := false
+	w.Service = New(Options{Blobs: w.dir, Now: func() time.Time { return t0 }, Releases: looking{w.store, func() {
+		asked = true
+		if err := w.dir.Verify(ctx, digest); err != nil {
+			t.Errorf("the release is stored and the blob is not: %v", err)
+		}
+	}}})
+	if _, _, err := w.Publish(ctx, bytes.NewReader(image), meta("1.0")); err != nil || !asked {
+		t.Errorf("%v, asked: %v", err, asked)
+	}
+}
+
+type looking struct {
+	fleet.Releases
+	look func()
+}
+
+func (l looking) Publish(c context.Context, r fleet.Release, now time.Time) (fleet.Release, bool, error) {
+	l.look()
+	return l.Releases.Publish(c, r, now)
+}

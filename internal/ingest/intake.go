@@ -41,6 +41,7 @@ type intake struct {
 
 	check  esp32.ImageCheck
 	sha    hash.Hash
+	other  bool            // no ESP image, and allowed
 	n      int64           // bytes so far
 	head   [headBytes]byte // the first bytes
 	table  [2]byte         // those at tableOffset
@@ -76,6 +77,9 @@ func (in *intake) Read(p []byte) (int, error) {
 
 // take looks at the next bytes.
 func (in *intake) take(p []byte) error {
+	if in.n == 0 && len(p) > 0 {
+		in.other = in.meta.OtherBytes && p[0] != esp32.ImageMagic
+	}
 	if in.n < headBytes {
 		copy(in.head[in.n:], p)
 	}
@@ -91,10 +95,13 @@ func (in *intake) take(p []byte) error {
 	case in.meta.Size > 0 && in.n > in.meta.Size:
 		return fleet.Errorf(fleet.CodeInvalid, "more than the announced %d bytes came", in.meta.Size)
 	}
+	in.sha.Write(p)
+	if in.other {
+		return nil
+	}
 	if err := in.check.Write(p); err != nil {
 		return in.bad(err)
 	}
-	in.sha.Write(p)
 	return nil
 }
 
@@ -106,13 +113,10 @@ func (in *intake) end() error {
 	if in.meta.Size > 0 && in.n != in.meta.Size {
 		return fleet.Errorf(fleet.CodeInvalid, "%d bytes were announced, %d came", in.meta.Size, in.n)
 	}
-	if err := in.check.End(); err != nil {
-		return in.bad(err)
-	}
-	if binary.LittleEndian.Uint16(in.table[:]) == tableMagic && in.check.Length() <= tableOffset {
-		// A chip that boots from offset 0: its bootloader passes for an image.
-		return &fleet.Error{Code: fleet.CodeInvalid, Message: fmt.Sprintf("this is a whole flash, not an app image: a bootloader of %d bytes, and a partition table at byte %d", in.check.Length(), tableOffset),
-			Hint: "push the app image alone, e.g. build/PROJECT.bin"}
+	if !in.other {
+		if err := in.endESP(); err != nil {
+			return err
+		}
 	}
 	in.sha.Sum(in.digest[:0])
 	if want := in.meta.Digest; want != nil && *want != in.digest {
@@ -121,6 +125,19 @@ func (in *intake) end() error {
 	}
 	in.ended = true
 	in.atEnd(in.digest)
+	return nil
+}
+
+// endESP judges the whole as a bootloader would.
+func (in *intake) endESP() error {
+	if err := in.check.End(); err != nil {
+		return in.bad(err)
+	}
+	if binary.LittleEndian.Uint16(in.table[:]) == tableMagic && in.check.Length() <= tableOffset {
+		// A chip that boots from offset 0: its bootloader passes for an image.
+		return &fleet.Error{Code: fleet.CodeInvalid, Message: fmt.Sprintf("this is a whole flash, not an app image: a bootloader of %d bytes, and a partition table at byte %d", in.check.Length(), tableOffset),
+			Hint: "push the app image alone, e.g. build/PROJECT.bin"}
+	}
 	return nil
 }
 
@@ -135,6 +152,9 @@ func (in *intake) bad(err error) error {
 
 // image is what the release says of it.
 func (in *intake) image() fleet.Image {
+	if in.other {
+		return fleet.Image{Digest: in.digest, Size: in.n}
+	}
 	im := fleet.Image{Digest: in.digest, Size: in.n, Chip: esp32.ChipName(in.check.Chip())}
 	if im.Chip == "" {
 		im.Chip = fmt.Sprintf("chip %d", in.check.Chip())
