@@ -73,6 +73,11 @@ func open(o Options, ops ops) (*Dir, error) {
 	if err := os.MkdirAll(tmp, 0o700); err != nil {
 		return nil, fmt.Errorf("blobs: %w", err)
 	}
+	// Else a power loss could take the folder with what was acknowledged in it. tmp may go:
+	// nothing in it counts. Each time: the start that made the folder may not have got here.
+	if err := d.ops.syncDir(filepath.Dir(d.path)); err != nil {
+		return nil, fmt.Errorf("blobs: %w", err)
+	}
 	left, err := os.ReadDir(tmp)
 	if err != nil {
 		return nil, fmt.Errorf("blobs: %w", err)

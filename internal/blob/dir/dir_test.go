@@ -271,6 +271,7 @@ func TestOrderOfSteps(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.steps = nil
 	b := blobtest.Content(1, 1000)
 	if _, _, err := d.Put(ctx, bytes.NewReader(b), 1000); err != nil {
 		t.Fatal(err)
@@ -416,5 +417,28 @@ func BenchmarkPut(b *testing.B) {
 		if _, _, err := d.Put(ctx, bytes.NewReader(content), int64(len(content))); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// The folder itself is made durable, whoever made it.
+func TestFolderIsFlushed(t *testing.T) {
+	top := t.TempDir()
+	var synced []string
+	spy := system
+	spy.syncDir = func(path string) error {
+		synced = append(synced, path)
+		return system.syncDir(path)
+	}
+	for range 2 {
+		if _, err := open(Options{Path: filepath.Join(top, "blobs")}, spy); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(synced) != 2 || synced[0] != top || synced[1] != top {
+		t.Errorf("flushed %v", synced)
+	}
+	spy.syncDir = func(string) error { return syscall.EIO }
+	if _, err := open(Options{Path: filepath.Join(top, "blobs")}, spy); !errors.Is(err, syscall.EIO) {
+		t.Errorf("a flush that fails: %v", err)
 	}
 }
