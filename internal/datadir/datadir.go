@@ -59,7 +59,7 @@ func Open(path string) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
-	if err := os.MkdirAll(path, dirMode); err != nil {
+	if err := makeDir(path, syncDir); err != nil {
 		return nil, &fleet.Error{Code: fleet.CodeInvalid, Message: "the data folder can't be made", Err: err,
 			Hint: "name a folder that this user may write to with --data"}
 	}
@@ -209,6 +209,27 @@ func writeFile(path, text string) (err error) {
 		return err
 	}
 	return syncDir(dir)
+}
+
+// makeDir makes a folder with those above it, each durable: a power loss must not
+// take the folder with what was acknowledged in it.
+func makeDir(path string, sync func(string) error) error {
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		return nil
+	}
+	above := filepath.Dir(path)
+	if above != path {
+		if err := makeDir(above, sync); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(path, dirMode); err != nil {
+		// Another start of the server may have been faster: the lock decides between them.
+		if st, e := os.Stat(path); e != nil || !st.IsDir() {
+			return err
+		}
+	}
+	return sync(above)
 }
 
 // syncDir makes the folder's entries durable: without it a rename may be lost.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -181,5 +182,39 @@ func TestEnsureToken(t *testing.T) {
 	left, _ := filepath.Glob(filepath.Join(d.Path(), ".*"))
 	if len(left) != 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// A power loss must not take the folder: each one that is made is flushed into the
+// one above, from the top, and what is there already is left alone.
+func TestMakeDirIsDurable(t *testing.T) {
+	top := t.TempDir()
+	var synced []string
+	sync := func(path string) error {
+		synced = append(synced, path)
+		return nil
+	}
+	path := filepath.Join(top, "a", "b")
+	if err := makeDir(path, sync); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{top, filepath.Join(top, "a")}; !slices.Equal(synced, want) {
+		t.Errorf("flushed %v, want %v", synced, want)
+	}
+	synced = nil
+	if err := makeDir(path, sync); err != nil || synced != nil {
+		t.Errorf("again: %v, %v", synced, err)
+	}
+	broken := errors.New("disk")
+	if err := makeDir(filepath.Join(top, "c"), func(string) error { return broken }); !errors.Is(err, broken) {
+		t.Errorf("a flush that fails: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(top, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{"file", "file/below"} {
+		if err := makeDir(filepath.Join(top, bad), sync); err == nil {
+			t.Errorf("%s: no error", bad)
+		}
 	}
 }
