@@ -96,7 +96,9 @@ func (s *server) authenticate(ctx huma.Context, next func(huma.Context)) {
 		next(ctx)
 		return
 	}
-	token, ok := strings.CutPrefix(ctx.Header("Authorization"), "Bearer ")
+	// A scheme has no case (RFC 9110, 11.1).
+	scheme, token, _ := strings.Cut(ctx.Header("Authorization"), " ")
+	ok := strings.EqualFold(scheme, "Bearer")
 	var err error = &fleet.Error{Code: fleet.CodeUnauthenticated, Message: "an operator's token is needed",
 		Hint: "give it with --token or RUNNEL_TOKEN; the server's first start wrote one to admin.token in its data folder"}
 	if ok {

@@ -185,7 +185,7 @@ func (s *server) devices() {
 	huma.Register(s.api, op("rollback-device", "POST", "/devices/{device}/rollback", "Have it go back to the image before"), func(ctx context.Context, in *rollbackInput) (*orderOutput, error) {
 		reason := fleet.CleanText(in.Body.Reason, fleet.MaxText)
 		if reason == "" {
-			reason = "ordered by an operator"
+			reason = fleet.DefaultReason
 		}
 		n, err := s.Orders.OrderRollback(ctx, in.ID, reason, s.Now())
 		if err != nil {

@@ -160,6 +160,9 @@ func ago(t, now time.Time) string {
 // time to reboot into the other slot and report.
 const RollbackRepeat = 10 * time.Minute
 
+// DefaultReason is an order's where the operator gave none.
+const DefaultReason = "ordered by an operator"
+
 // RollbackDue says whether the device is to be told now that an operator wants
 // it to go back. A device that can prove who it is hears it until it reports; a
 // silent one hears it once, as from the original server: its report clears

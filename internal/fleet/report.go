@@ -250,7 +250,9 @@ func (a *applier) verify() {
 	}
 	// Many clients send false along with every chunk: that is no verdict.
 	verdict := a.chunks < 0 && a.progress < 0 || a.err != "" && !a.faulty
-	if !verdict || a.said.boot != "" || a.rollback || !a.active() && !a.names() {
+	// Of a client whose first word is the verdict, an error says that it is one.
+	begins := a.dep.State == "" && a.err != ""
+	if !verdict || a.said.boot != "" || a.rollback || !a.active() && !begins && !a.names() {
 		return
 	}
 	why := a.err

@@ -68,6 +68,7 @@ func TestApplyReport(t *testing.T) {
 		{"not verified", in(StateVerifying, 10), Report{Verified: ptr(false)}, StateFailed, 10, "verification failed", "verification_failed"},
 		{"not verified, with a reason", in(StateVerifying, 10), Report{Verified: ptr(false), Error: ptr("SHA-256 differs"), NewVersion: ptr("2.0")}, StateFailed, 10, "SHA-256 differs", "verification_failed"},
 		{"not verified, nothing begun, not named", none, Report{Verified: ptr(false)}, "", 0, "", ""},
+		{"not verified, nothing begun, with a reason", none, Report{Verified: ptr(false), Error: ptr("SHA-256 differs")}, StateFailed, 0, "SHA-256 differs", "verification_failed"},
 		{"not verified, nothing begun, named", none, Report{Verified: ptr(false), NewVersion: ptr("2.0")}, StateFailed, 0, "verification failed", "verification_failed"},
 		{"the last chunk and all that follows in one", in(StateDownloading, 9),
 			Report{ChunkReceived: ptr(10), TotalChunks: ptr(10), Progress: ptr(100.0), Verified: ptr(true), BootStatus: ptr("pending_reboot"), NewVersion: ptr("2.0"), BootCount: ptr(3)},

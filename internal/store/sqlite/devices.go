@@ -221,8 +221,8 @@ func (s *Store) order(ctx context.Context, device string, e fleet.Event, f func(
 // OrderRollback implements fleet.Orders. Ordered again, the device is told again.
 func (s *Store) OrderRollback(ctx context.Context, device, reason string, now time.Time) (devices int, err error) {
 	reason = fleet.CleanText(reason, fleet.MaxText)
-	detail := "ordered by an operator"
-	if reason != "" {
+	detail := fleet.DefaultReason
+	if reason != "" && reason != fleet.DefaultReason {
 		detail += ": " + reason
 	}
 	detail = fleet.CleanText(detail, fleet.MaxText)
