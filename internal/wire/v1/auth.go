@@ -68,14 +68,14 @@ func (s *Server) identify(r *http.Request, env *envelope) (caller, error) {
 		return caller{}, err
 	}
 	var sigs []signature
-	right := true
+	right, split := true, false
 	if signed {
 		// Our own devices sign the path with its query; some fielded ones sign the bare path.
 		target := r.URL.RequestURI()
 		bare, _, query := strings.Cut(target, "?")
-		ok := textMAC(key, sig.mac, target, sig.nonce, sig.timestamp) ||
-			query && textMAC(key, sig.mac, bare, sig.nonce, sig.timestamp)
-		right = right && ok
+		whole := textMAC(key, sig.mac, target, sig.nonce, sig.timestamp)
+		right = whole || query && textMAC(key, sig.mac, bare, sig.nonce, sig.timestamp)
+		split = whole && endsInDigit(target)
 		sigs = append(sigs, sig)
 	}
 	if env != nil {
@@ -94,11 +94,19 @@ func (s *Server) identify(r *http.Request, env *envelope) (caller, error) {
 	if err != nil {
 		return caller{}, err
 	}
-	if err := dev.use(nonce, clocked, s.c.NonceJump, s.c.Now(), r.Method == http.MethodPost); err != nil {
+	n := used{nonce: nonce, clocked: clocked, split: split, post: r.Method == http.MethodPost}
+	if err := dev.use(n, s.c.NonceJump, s.c.Now()); err != nil {
 		return caller{}, err
 	}
 	s.warnShared(r, dev)
 	return caller{dev: dev, proven: true, nonce: nonce}, nil
+}
+
+// endsInDigit: v1 has no separators, so the last digits of such a target may be
+// the first of the nonce that was signed, or the other way round.
+func endsInDigit(target string) bool {
+	last := target[len(target)-1] // RequestURI is never empty
+	return '0' <= last && last <= '9'
 }
 
 // lookUp answers a nil device and nobody's key for one that is not known or has no key.
@@ -152,8 +160,11 @@ func (s *Server) silent(r *http.Request, id string) (caller, error) {
 	}
 	dev, err := s.devices.get(r.Context(), s.c.SilentDevice)
 	if fleet.CodeOf(err) == fleet.CodeNotFound {
-		s.log.WarnContext(r.Context(), "the silent device is not known", "device", s.c.SilentDevice,
-			"hint", "add it with 'runnel devices add'")
+		// Once: anybody can send such a request, as often as he likes.
+		s.warnSilent.Do(func() {
+			s.log.WarnContext(r.Context(), "the silent device is not known", "device", s.c.SilentDevice,
+				"hint", "add it with 'runnel devices add'")
+		})
 		return caller{}, errWho
 	}
 	if err != nil {
@@ -200,7 +211,11 @@ func (s *Server) device(h deviceHandler) http.HandlerFunc {
 func (s *Server) operator(h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if auth := r.Header.Get("Authorization"); auth != "" {
-			token, _ := strings.CutPrefix(auth, "Bearer ")
+			// What is there is checked, also where none is needed. A scheme has no case (RFC 9110, 11.1).
+			scheme, token, _ := strings.Cut(auth, " ")
+			if !strings.EqualFold(scheme, "Bearer") {
+				token = ""
+			}
 			if _, err := s.c.Tokens.CheckToken(r.Context(), token); err != nil {
 				w.Header().Set("WWW-Authenticate", "Bearer")
 				s.fail(w, r, err)

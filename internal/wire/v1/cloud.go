@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -24,12 +25,12 @@ const (
 )
 
 type uploadBody struct {
-	Version   string  `json:"version"`
-	Size      *int64  `json:"size"`
-	Hash      string  `json:"hash"`
-	ChunkSize *int    `json:"chunk_size"`
-	Data      *string `json:"firmware_data"`
-	Product   string  `json:"product"`
+	Version   string `json:"version"`
+	Size      int64  `json:"size"`
+	Hash      string `json:"hash"`
+	ChunkSize *int   `json:"chunk_size"`
+	Data      string `json:"firmware_data"`
+	Product   string `json:"product"`
 }
 
 type uploadAnswer struct {
@@ -49,8 +50,11 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) {
 	}
 	// Base64 and the members around it.
 	limit := int64(base64.StdEncoding.EncodedLen(int(s.c.MaxImage))) + 4096
-	// The server's read time-out is for devices' small bodies.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(uploadTimeout))
+	// The server's time-outs are for devices' small bodies. The write's runs from the request's
+	// beginning: without this one an upload of more than a minute would get no answer.
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(uploadTimeout))
+	_ = rc.SetWriteDeadline(time.Now().Add(uploadTimeout + time.Minute))
 	body, err := readBody(w, r, limit)
 	if err != nil {
 		s.fail(w, r, err)
@@ -58,14 +62,14 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) {
 	}
 	var u uploadBody
 	if err := json.Unmarshal(body, &u); err != nil {
-		s.fail(w, r, fleet.Errorf(fleet.CodeInvalid, "Invalid JSON"))
+		s.fail(w, r, badJSON(err))
 		return
 	}
-	if u.Version == "" || u.Size == nil || u.Hash == "" || u.Data == nil {
+	if u.Version == "" || u.Size == 0 || u.Hash == "" || u.Data == "" {
 		s.fail(w, r, fleet.Errorf(fleet.CodeInvalid, "Missing required fields"))
 		return
 	}
-	image, err := base64.StdEncoding.DecodeString(*u.Data)
+	image, err := base64.StdEncoding.DecodeString(u.Data)
 	if err != nil {
 		s.fail(w, r, fleet.Errorf(fleet.CodeInvalid, "Invalid base64: %v", err))
 		return
@@ -75,8 +79,8 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, fleet.Errorf(fleet.CodeInvalid, "Hash mismatch"))
 		return
 	}
-	if *u.Size != int64(len(image)) {
-		s.fail(w, r, fleet.Errorf(fleet.CodeInvalid, "Size mismatch: %d bytes announced, %d sent", *u.Size, len(image)))
+	if u.Size != int64(len(image)) {
+		s.fail(w, r, fleet.Errorf(fleet.CodeInvalid, "Size mismatch: %d bytes announced, %d sent", u.Size, len(image)))
 		return
 	}
 	chunkSize := defaultChunkSize
@@ -94,6 +98,15 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) {
 	}
 	writeJSON(w, http.StatusOK, uploadAnswer{Status: "success", Message: "Firmware " + rel.Version + " uploaded",
 		Manifest: manifestOf(&rel, rel.PublishedAt), TotalChunks: rel.Chunks()})
+}
+
+// badJSON names the member that has another type; the value may be an image.
+func badJSON(err error) error {
+	var t *json.UnmarshalTypeError
+	if errors.As(err, &t) && t.Field != "" {
+		return fleet.Errorf(fleet.CodeInvalid, "Invalid JSON: %s is a %s", t.Field, t.Value)
+	}
+	return fleet.Errorf(fleet.CodeInvalid, "Invalid JSON")
 }
 
 type deviceStatus struct {
@@ -164,7 +177,7 @@ func (s *Server) orderRollback(w http.ResponseWriter, r *http.Request) {
 	}
 	if len(bytes.TrimSpace(body)) > 0 {
 		if err := json.Unmarshal(body, &o); err != nil {
-			s.fail(w, r, fleet.Errorf(fleet.CodeInvalid, "Invalid JSON"))
+			s.fail(w, r, badJSON(err))
 			return
 		}
 	}
@@ -173,14 +186,21 @@ func (s *Server) orderRollback(w http.ResponseWriter, r *http.Request) {
 	}
 	o.Reason = fleet.CleanText(o.Reason, fleet.MaxText)
 	if o.Reason == "" {
-		o.Reason = "ordered by an operator"
+		o.Reason = fleet.DefaultReason
 	}
 	n, err := s.c.Orders.OrderRollback(r.Context(), o.Device, o.Reason, s.c.Now())
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, rollbackAnswer{Success: true, Message: fmt.Sprintf("Rollback ordered for %d devices", n), Device: o.Device, Reason: o.Reason})
+	writeJSON(w, http.StatusOK, rollbackAnswer{Success: true, Message: "Rollback ordered for " + counted(n), Device: o.Device, Reason: o.Reason})
+}
+
+func counted(devices int) string {
+	if devices == 1 {
+		return "1 device"
+	}
+	return fmt.Sprintf("%d devices", devices)
 }
 
 type logLine struct {

@@ -27,9 +27,10 @@ type device struct {
 	gone    bool // out of the cache: another entry may be in use
 	posts   int  // reports on their way to the store, which stores their nonces itself
 	// offer is the release whose chunks it gets: that of its last poll, so that one which comes up
-	// in mid-download does not mix with it. 0: it has not polled since the entry was made.
+	// in mid-download does not mix with it. 0: none.
 	offer int64
-	asked bool // offer is known, be it none
+	asked bool  // offer is known, be it none
+	asOf  int64 // the catalogue's generation when offer became known
 }
 
 func (d *device) isClocked() bool {
@@ -44,9 +45,32 @@ func (d *device) above(n uint64) bool {
 	return n > d.nonce
 }
 
-// use takes the nonce if it is above the last and no further than jump. post
-// keeps it from being written behind until posted is called.
-func (d *device) use(n uint64, clocked bool, jump uint64, now time.Time, post bool) error {
+// used is a nonce that was signed, with how.
+type used struct {
+	nonce   uint64
+	clocked bool
+	split   bool // its first digits may have been the target's last (endsInDigit)
+	post    bool // keeps it from being written behind until posted is called
+}
+
+// leap is how far above the last nonce, last, one may be. Whoever moves the last digits of
+// a recorded target, at least one, to a nonce of k digits leaps at least 10^k, so
+// where that could have been done the leap has to stay below the last nonce's own
+// length: a device that counts or tells the time does.
+func (u used) leap(last, jump uint64) uint64 {
+	if !u.split {
+		return jump
+	}
+	length := uint64(1)
+	for ; last >= 10; last /= 10 {
+		length *= 10
+	}
+	return min(jump, max(length, splitLeap))
+}
+
+// use takes the nonce if it is above the last and no further than allowed.
+func (d *device) use(u used, jump uint64, now time.Time) error {
+	n, clocked := u.nonce, u.clocked
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.gone {
@@ -55,7 +79,7 @@ func (d *device) use(n uint64, clocked bool, jump uint64, now time.Time, post bo
 	if n <= d.nonce {
 		return errReplay("the nonce was used")
 	}
-	if d.nonce != 0 && n-d.nonce > jump {
+	if d.nonce != 0 && n-d.nonce > u.leap(d.nonce, jump) {
 		return errReplay("the nonce leaps too far; an operator can reset it")
 	}
 	if d.clocked && !clocked {
@@ -64,7 +88,7 @@ func (d *device) use(n uint64, clocked bool, jump uint64, now time.Time, post bo
 	d.nonce, d.signed, d.dirty = n, true, true
 	d.clocked = d.clocked || clocked
 	d.seen = now
-	if post {
+	if u.post {
 		d.posts++
 	}
 	return nil
@@ -86,16 +110,18 @@ func (d *device) seenSilent(now time.Time) {
 	d.mu.Unlock()
 }
 
-func (d *device) setOffer(release int64) {
+func (d *device) setOffer(release, generation int64) {
 	d.mu.Lock()
-	d.offer, d.asked = release, true
+	d.offer, d.asked, d.asOf = release, true, generation
 	d.mu.Unlock()
 }
 
-func (d *device) lastOffer() (release int64, asked bool) {
+// lastOffer: that there was none counts only until a release comes up or goes. Who
+// asks for chunks then without another poll gets what it would be offered.
+func (d *device) lastOffer(generation int64) (release int64, asked bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.offer, d.asked
+	return d.offer, d.asked && (d.offer != 0 || d.asOf == generation)
 }
 
 // deviceCache holds devices in use, limit at most. Unknown ones are not held.

@@ -45,8 +45,13 @@ func writeError(w http.ResponseWriter, status int, code, msg string) {
 	writeBody(w, status, b)
 }
 
-// readBody reads at most limit bytes.
+// readBody reads at most limit bytes. A length that is announced is judged before:
+// who asks "Expect: 100-continue" sends nothing then.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	if r.ContentLength > limit {
+		w.Header().Set("Connection", "close") // nobody reads the rest
+		return nil, fleet.Errorf(fleet.CodeTooLarge, "body is longer than %d bytes", limit)
+	}
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	var tooLong *http.MaxBytesError
 	if errors.As(err, &tooLong) {

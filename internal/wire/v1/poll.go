@@ -38,11 +38,7 @@ type offerBody struct {
 }
 
 // decide asks the domain what the device may get now.
-func (s *Server) decide(ctx context.Context, id string) (fleet.Decision, error) {
-	cat, err := s.cat.get(ctx)
-	if err != nil {
-		return fleet.Decision{}, err
-	}
+func (s *Server) decide(ctx context.Context, cat *releases, id string) (fleet.Decision, error) {
 	dev, err := s.c.Devices.Device(ctx, id)
 	if err != nil {
 		return fleet.Decision{}, err
@@ -63,16 +59,20 @@ func (s *Server) decide(ctx context.Context, id string) (fleet.Decision, error) 
 }
 
 func (s *Server) manifest(w http.ResponseWriter, r *http.Request, c caller) error {
-	d, err := s.decide(r.Context(), c.dev.id)
+	cat, err := s.cat.get(r.Context())
+	if err != nil {
+		return err
+	}
+	d, err := s.decide(r.Context(), cat, c.dev.id)
 	if err != nil {
 		return err
 	}
 	if d.Release == nil {
-		c.dev.setOffer(0)
+		c.dev.setOffer(0, cat.generation)
 		writeBody(w, http.StatusOK, []byte("{}"))
 		return nil
 	}
-	c.dev.setOffer(d.Release.ID)
+	c.dev.setOffer(d.Release.ID, cat.generation)
 	var b offerBody
 	b.Fota.Manifest = manifestOf(d.Release, d.PublishedAt)
 	writeJSON(w, http.StatusOK, b)
@@ -87,7 +87,7 @@ func (s *Server) offered(ctx context.Context, dev *device) (*fleet.Release, erro
 	if err != nil {
 		return nil, err
 	}
-	if id, asked := dev.lastOffer(); asked {
+	if id, asked := dev.lastOffer(cat.generation); asked {
 		return cat.published(id), nil
 	}
 	var rel *fleet.Release
@@ -102,24 +102,28 @@ func (s *Server) offered(ctx context.Context, dev *device) (*fleet.Release, erro
 		return nil, err
 	}
 	if rel == nil {
-		d, err := s.decide(ctx, dev.id)
+		d, err := s.decide(ctx, cat, dev.id)
 		if err != nil {
 			return nil, err
 		}
 		rel = d.Release
 	}
 	if rel != nil {
-		dev.setOffer(rel.ID)
+		dev.setOffer(rel.ID, cat.generation)
 		return rel, nil
 	}
-	dev.setOffer(0)
+	dev.setOffer(0, cat.generation)
 	return nil, nil
 }
 
 // answers are the buffers of chunks' answers on their way out.
 var answers = sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b }}
 
-var jsonType = []string{"application/json"}
+// Values of headers, shared by all answers.
+var (
+	jsonType = []string{"application/json"}
+	noStore  = []string{"no-store"}
+)
 
 func (s *Server) chunk(w http.ResponseWriter, r *http.Request, c caller) error {
 	rel, err := s.offered(r.Context(), c.dev)
@@ -173,6 +177,8 @@ func (s *Server) chunk(w http.ResponseWriter, r *http.Request, c caller) error {
 	b = append(b, '}')
 	h := w.Header()
 	h["Content-Type"] = jsonType
+	// Two releases have the same URLs, and two devices: a cache would mix them.
+	h["Cache-Control"] = noStore
 	h["Content-Length"] = []string{strconv.Itoa(len(b))}
 	_, _ = w.Write(b) // who hung up asks again
 	*buf = b

@@ -37,6 +37,10 @@ const (
 	DefaultWindow = 300 * time.Second
 	// DefaultNonceJump bounds how far a nonce may leap: a re-split request appends digits to it.
 	DefaultNonceJump = uint64(1) << 32
+	// splitLeap bounds the leap of a nonce whose first digits may have been the target's last.
+	// Devices poll before they ask for chunks, and a poll's target ends in a letter: what leaps is the
+	// poll, and chunks count on from it.
+	splitLeap = 1024
 	// DefaultCacheBytes holds the prepared answers of some twenty images of 1 MiB.
 	DefaultCacheBytes = int64(64 << 20)
 	// DefaultMaxDevices bounds the devices whose keys and nonces are in memory, about 400 bytes each.
@@ -99,8 +103,9 @@ type Server struct {
 	images  *imageCache
 	uploads chan struct{}
 
-	warnMu sync.Mutex
-	warned map[string]bool // devices with a shared key that the log named
+	warnMu     sync.Mutex
+	warned     map[string]bool // devices with a shared key that the log named
+	warnSilent sync.Once       // that the silent device is not known
 }
 
 // New makes a server.
