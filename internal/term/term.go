@@ -153,7 +153,8 @@ func (m *model) take() {
 	m.view.lines = m.view.lines[:0]
 }
 
-func (m *model) View() tea.View { return tea.NewView(m.screen.render(m.width, m.height)) }
+// View ends in an empty row: that is where the shell's prompt goes afterwards.
+func (m *model) View() tea.View { return tea.NewView(m.screen.render(m.width, m.height-1) + "\n") }
 
 // Number writes n with a comma at each thousand.
 func Number[T ~int | ~int64 | ~uint32](n T) string {
