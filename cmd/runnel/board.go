@@ -99,7 +99,7 @@ func boardNew(flashFile, app, bootloader, table string, size uint32) (err error)
 		var im *inspect.Image
 		var at int64
 		if im, at, err = inspect.ReadImage(l.App); err != nil {
-			return fmt.Errorf("%s: %w at offset 0x%x", app, err, at)
+			return hinted(fmt.Errorf("%s: %w at offset 0x%x", app, err, at), "'runnel inspect %s' shows what the file holds", app)
 		}
 		b.ChipID = im.ChipID
 	}
@@ -126,7 +126,8 @@ func boardFromDump(flashFile, dump string) error {
 		return err
 	}
 	if r := inspect.File(data); r.Kind != inspect.KindFlash || r.Error != "" {
-		return fmt.Errorf("%s is no whole flash dump: %s%s", dump, r.Kind, yes(r.Error != "", ", "+r.Error, ""))
+		return hinted(fmt.Errorf("%s is no whole flash dump: %s%s", dump, r.Kind, yes(r.Error != "", ", "+r.Error, "")),
+			"'esptool read-flash 0 ALL FILE' reads one from a chip")
 	}
 	chip, err := nor.Create(flashFile, nor.Config{Size: uint32(len(data))})
 	if err != nil {

@@ -100,7 +100,8 @@ type boardLog struct {
 	rate    rateMeter
 	last    float64 // the rate
 	lastPct uint32
-	said    string // the newest event, in words
+	state   string     // what a board that waits would say: up to date, or what is wrong
+	again   boardEvent // the newest line for people: it is not said twice in a row
 	err     error
 	live    *live          // nil: lines go to w
 	bar     *term.Progress // nil: none
@@ -136,7 +137,10 @@ func (l *boardLog) step() {
 func (l *boardLog) show(st device.Status, force bool) {
 	b := term.Board{Doing: l.doing(st), RAM: l.ram.used(), RAMPeak: l.ram.peak, RAMBudget: l.ram.budget}
 	if st.Size > 0 && st.ChunkSize > 0 {
-		b.Bytes, b.Total, b.Rate = st.Written, st.Size, l.last
+		b.Bytes, b.Total = st.Written, st.Size
+		if l.state == "" { // while the server is away, nothing is known of the time left
+			b.Rate = l.last
+		}
 		b.Chunk, b.Chunks = chunks(st.Written, st.ChunkSize), chunks(st.Size, st.ChunkSize)
 	}
 	l.live.show(b, st, force)
@@ -152,11 +156,36 @@ func (l *boardLog) doing(st device.Status) string {
 	}
 	switch st.Phase {
 	case "downloading", "verifying", "staging":
-		return fmt.Sprintf("%s: %s %s into %s", running, st.Phase, l.up.Version(), slotName(st.Target))
-	case "idle":
-		return running + ": " + l.said
+		running += fmt.Sprintf(": %s %s into %s", st.Phase, l.up.Version(), slotName(st.Target))
+		if l.state == "" {
+			return running
+		}
+		return running + "; " + l.state
+	case "idle", "polling":
+		if l.state != "" {
+			return running + ": " + l.state
+		}
 	}
 	return running + ": " + st.Phase
+}
+
+// note keeps what doing says while nothing else happens.
+func (l *boardLog) note(e *boardEvent) {
+	switch e.Event {
+	case "up_to_date":
+		l.state = "up to date"
+	case "unreachable":
+		l.state = "the server can't be reached"
+	case "failed":
+		l.state = "failed"
+	case "power_cut":
+		l.state = "powered off"
+	case "chunk", "offer", "resume", "running":
+		l.state = ""
+	}
+	if l.state != "" && e.Text+e.Reason != "" {
+		l.state += ": " + e.details()
+	}
 }
 
 var eventNames = map[device.EventKind]string{
@@ -195,7 +224,9 @@ func (l *boardLog) event(e device.Event) {
 		l.last = l.rate.add(time.Now(), e.Bytes)
 		l.bar.Set(int64(e.Bytes), int64(st.Size))
 		at := tenth(e.Bytes, st.Size)
-		if !l.asJSON && (at == l.lastPct || l.bar != nil) {
+		l.state = ""
+		// A person who looks on has a bar.
+		if !l.asJSON && (at == l.lastPct || l.bar != nil || l.live != nil) {
 			return
 		}
 		l.lastPct = at
@@ -226,7 +257,14 @@ func (l *boardLog) emit(e boardEvent) {
 		}
 		return
 	}
-	l.said = e.words()
+	l.note(&e)
+	// A board that polls says the same over and over.
+	same := e
+	same.Seconds = l.again.Seconds
+	if same == l.again {
+		return
+	}
+	l.again = e
 	if l.live != nil {
 		l.live.view.Say(e.line())
 		if l.up != nil {
@@ -241,23 +279,6 @@ func (l *boardLog) emit(e boardEvent) {
 // line is the event for people. Versions come from a server: control characters go.
 func (e *boardEvent) line() string {
 	return strings.TrimRight(fmt.Sprintf("%8.2fs  %-13s %s", e.Seconds, e.Event, fleet.CleanText(e.details(), 400)), " ")
-}
-
-// words is the event without its time.
-func (e *boardEvent) words() string {
-	s := e.Event
-	switch s {
-	case "up_to_date":
-		s = "up to date"
-	case "unreachable":
-		s = "the server can't be reached"
-	}
-	for _, t := range []string{e.Text, e.Reason} {
-		if t != "" {
-			s += ", " + t
-		}
-	}
-	return fleet.CleanText(s, 200)
 }
 
 func (e *boardEvent) details() string {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -113,8 +114,10 @@ func flashError(file string, err error) error {
 		return hinted(fmt.Errorf("%s is in use: another board runs on it", file), "a chip is on one board only; make another with 'runnel board new --flash FILE'")
 	case errors.Is(err, os.ErrNotExist):
 		return hinted(err, "make a board with 'runnel board new --flash %s'", file)
+	case errors.Is(err, os.ErrPermission):
+		return err
 	}
-	return err
+	return hinted(err, "a board's flash is a file that 'runnel board new' made")
 }
 
 func (o *boardRun) power(ctx context.Context, cmd *cobra.Command, b *board.Board, client *devicehttp.Client, key []byte, reason boot.ResetReason) (err error) {
@@ -154,8 +157,12 @@ func (o *boardRun) power(ctx context.Context, cmd *cobra.Command, b *board.Board
 		},
 	})
 	if ctx.Err() != nil || errors.Is(err, board.ErrPowerCut) {
-		log.emit(boardEvent{Event: "power_cut", Text: "run it again: it resumes"})
+		log.emit(boardEvent{Event: "power_cut", Text: "run it again: it goes on"})
 		err = nil
+	}
+	if errors.Is(err, device.ErrSlots) {
+		err = hinted(fmt.Errorf("%s can't be updated: it has one app partition, and no other to write to", o.flashFile),
+			"make a board with two: 'runnel board new --table FILE'")
 	}
 	return errors.Join(err, log.err)
 }
@@ -180,7 +187,12 @@ func (t *carrier) Do(ctx context.Context, r v1.Request) (board.Answer, error) {
 // why is the reason for people, "" where there is none to tell.
 func (t *carrier) why() string {
 	var u *url.Error
+	var n syscall.Errno
 	switch {
+	case errors.As(t.err, &n):
+		return n.Error() // "connection refused": addresses and ports say nothing new
+	case errors.As(t.err, &u) && u.Timeout():
+		return "no answer in time"
 	case errors.As(t.err, &u):
 		return u.Err.Error() // without the URL: its query is of no interest
 	case t.err != nil:

@@ -56,7 +56,7 @@ func bootDump(w io.Writer, path string, noRollback, asJSON bool) error {
 		return err
 	}
 	if len(data) < 1<<20 || len(data)%65536 != 0 {
-		return fmt.Errorf("%s has %d bytes: no whole flash chip of 1 MiB or more", path, len(data))
+		return hinted(fmt.Errorf("%s has %d bytes: no whole flash chip of 1 MiB or more", path, len(data)), "'runnel inspect %s' shows what the file holds", path)
 	}
 	chip, err := nor.New(nor.Config{Size: uint32(len(data))})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/runnel-fota/runnel/internal/client"
+	"github.com/runnel-fota/runnel/internal/fleet"
 )
 
 type orderFunc func(*client.Client, context.Context, string) (client.Device, error)
@@ -22,7 +23,8 @@ func newDeviceCmd() *cobra.Command {
 
 --json prints {"device":{...},"timeline":[{"id","time","device","version","event",
 "detail","proven"}],"total":N}; the device is as 'runnel devices --json' shows it.`,
-		Args: exactArgs("ID"),
+		Example: "  runnel device pump-7\n  runnel device pump-7 --limit 5 --json",
+		Args:    exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkLimit(limit); err != nil {
 				return err
@@ -33,7 +35,7 @@ func newDeviceCmd() *cobra.Command {
 			}
 			d, err := c.Device(cmd.Context(), args[0])
 			if err != nil {
-				return err
+				return deviceError(err)
 			}
 			events, total, err := c.Timeline(cmd.Context(), args[0], limit)
 			if err != nil {
@@ -65,6 +67,14 @@ func newDeviceCmd() *cobra.Command {
 	cmd.Flags().IntVar(&limit, "limit", 50, "how many `lines` of its timeline, 1 to 1000")
 	r.flags(cmd)
 	return cmd
+}
+
+// deviceError says where to look for a device that is not there.
+func deviceError(err error) error {
+	if fleet.CodeOf(err) == fleet.CodeNotFound {
+		return hinted(err, "'runnel devices' lists them")
+	}
+	return err
 }
 
 func checkLimit(n int) error {

@@ -75,8 +75,9 @@ func newDevicesAddCmd(r *remote) *cobra.Command {
 	var key keyFlags
 	var product string
 	cmd := &cobra.Command{
-		Use:   "add ID",
-		Short: "Add a device with its key",
+		Use:     "add ID",
+		Example: "  runnel devices add pump-7 --product acme/pump --psk-file pump-7.key\n  openssl rand -hex 32 | tee pump-8.key | runnel devices add pump-8 --product acme/pump --psk-file -",
+		Short:   "Add a device with its key",
 		Long: `Adds a device. Without a key of its own it needs its product's.
 
 --json prints the device, as 'runnel devices --json' does.`,
@@ -113,10 +114,11 @@ func newDevicesAddCmd(r *remote) *cobra.Command {
 func newProductKeyCmd(r *remote) *cobra.Command {
 	var key keyFlags
 	cmd := &cobra.Command{
-		Use:   "product-key PRODUCT",
-		Short: "Set the key that devices of a product share where they have none of their own",
-		Long:  "Sets the key.\n\n--json prints {\"product\",\"warning\"}.",
-		Args:  exactArgs("PRODUCT"),
+		Use:     "product-key PRODUCT",
+		Example: "  runnel devices product-key acme/pump --psk-file pump.key",
+		Short:   "Set the key that devices of a product share where they have none of their own",
+		Long:    "Sets the key.\n\n--json prints {\"product\",\"warning\"}.",
+		Args:    exactArgs("PRODUCT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			psk, err := key.read(cmd)
 			if err != nil {
@@ -148,10 +150,11 @@ func newProductKeyCmd(r *remote) *cobra.Command {
 func newRollbackCmd(r *remote) *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
-		Use:   "rollback ID",
-		Short: "Have a device (or 'all') go back to the image before",
-		Long:  "The device is told at its next poll, at most every ten minutes, until it reports.\n\n--json prints {\"device\",\"devices\":N,\"reason\"}.",
-		Args:  exactArgs("ID"),
+		Use:     "rollback ID",
+		Example: "  runnel devices rollback pump-7 --reason 'runs hot'\n  runnel devices rollback all --json",
+		Short:   "Have a device (or 'all') go back to the image before",
+		Long:    "The device is told at its next poll, at most every ten minutes, until it reports.\n\n--json prints {\"device\",\"devices\":N,\"reason\"}.",
+		Args:    exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := r.client()
 			if err != nil {
@@ -159,7 +162,7 @@ func newRollbackCmd(r *remote) *cobra.Command {
 			}
 			n, err := c.Rollback(cmd.Context(), args[0], reason)
 			if err != nil {
-				return err
+				return deviceError(err)
 			}
 			if r.json {
 				return printJSON(cmd.OutOrStdout(), map[string]any{"device": args[0], "devices": n, "reason": reason})
@@ -174,10 +177,11 @@ func newRollbackCmd(r *remote) *cobra.Command {
 
 func newOrderCmd(r *remote, name, short string, order orderFunc) *cobra.Command {
 	return &cobra.Command{
-		Use:   name + " ID",
-		Short: short,
-		Long:  short + ".\n\n--json prints the device, as 'runnel devices --json' does.",
-		Args:  exactArgs("ID"),
+		Use:     name + " ID",
+		Example: "  runnel devices " + name + " pump-7",
+		Short:   short,
+		Long:    short + ".\n\n--json prints the device, as 'runnel devices --json' does.",
+		Args:    exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := r.client()
 			if err != nil {
@@ -185,7 +189,7 @@ func newOrderCmd(r *remote, name, short string, order orderFunc) *cobra.Command 
 			}
 			d, err := order(c, cmd.Context(), args[0])
 			if err != nil {
-				return err
+				return deviceError(err)
 			}
 			if r.json {
 				return printJSON(cmd.OutOrStdout(), d)

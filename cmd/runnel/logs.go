@@ -16,7 +16,8 @@ func newLogsCmd() *cobra.Command {
 		Long: `Shows the log. What a device said without a MAC is marked as unproven.
 
 --json prints {"total":N,"logs":[{"id","time","device","version","event","detail","proven"}]}.`,
-		Args: noArgs,
+		Example: "  runnel logs\n  runnel logs --device pump-7 --limit 200 --json",
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkLimit(limit); err != nil {
 				return err

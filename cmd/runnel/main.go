@@ -133,8 +133,12 @@ func showError(w io.Writer, err error) {
 		hint = u.hint
 	case errors.As(err, &h):
 		hint = h.hint
-	case errors.As(err, &f):
+	case errors.As(err, &f) && f.Hint != "":
 		hint = f.Hint
+	case fleet.CodeOf(err) == fleet.CodeUnauthenticated:
+		hint = "--token or RUNNEL_TOKEN; the server's first start wrote one to admin.token in its data folder"
+	case errors.Is(err, os.ErrPermission):
+		hint = "this user may not do that: name another file or folder, or change its mode"
 	}
 	fmt.Fprintf(w, "error: %s\n", msg)
 	if hint != "" {

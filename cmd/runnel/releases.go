@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/runnel-fota/runnel/internal/client"
+	"github.com/runnel-fota/runnel/internal/term"
 )
 
 func newReleasesCmd() *cobra.Command {
@@ -19,7 +20,8 @@ func newReleasesCmd() *cobra.Command {
 
 --json prints {"releases":[{"id","product","version","digest","size","chip","project",
 "app_version","idf_version","chunk_size","chunks","state","published_at"}]}.`,
-		Args: noArgs,
+		Example: "  runnel releases\n  runnel releases --product acme/pump --json\n  runnel releases withdraw 3",
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := r.client()
 			if err != nil {
@@ -38,8 +40,8 @@ func newReleasesCmd() *cobra.Command {
 			}
 			rows := [][]string{{"ID", "PRODUCT", "VERSION", "CHIP", "BYTES", "CHUNKS", "STATE", "PUBLISHED (UTC)", "SHA-256"}}
 			for _, l := range list {
-				rows = append(rows, []string{fmt.Sprint(l.ID), l.Product, l.Version, l.Chip, fmt.Sprint(l.Size),
-					fmt.Sprintf("%d x %d", l.Chunks, l.ChunkSize), l.State, stamp(l.PublishedAt), short(l.Digest)})
+				rows = append(rows, []string{fmt.Sprint(l.ID), l.Product, l.Version, l.Chip, term.Number(l.Size),
+					fmt.Sprintf("%s of %s", term.Number(l.Chunks), term.Number(l.ChunkSize)), l.State, stamp(l.PublishedAt), short(l.Digest)})
 			}
 			return table(cmd.OutOrStdout(), rows)
 		},
@@ -47,10 +49,11 @@ func newReleasesCmd() *cobra.Command {
 	cmd.Flags().StringVar(&product, "product", "", "only this `product`'s")
 	r.flags(cmd)
 	cmd.AddCommand(&cobra.Command{
-		Use:   "withdraw ID",
-		Short: "Offer a release to no device any more",
-		Long:  "Withdraws a release by the id that 'runnel releases' shows. Devices that run it keep it.\n\n--json prints the release.",
-		Args:  exactArgs("ID"),
+		Use:     "withdraw ID",
+		Short:   "Offer a release to no device any more",
+		Example: "  runnel releases withdraw 3",
+		Long:    "Withdraws a release by the id that 'runnel releases' shows. Devices that run it keep it.\n\n--json prints the release.",
+		Args:    exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := strconv.ParseInt(args[0], 10, 64)
 			if err != nil || id < 1 {

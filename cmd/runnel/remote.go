@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -108,6 +109,9 @@ func (k *keyFlags) read(cmd *cobra.Command) (string, error) {
 		in := io.Reader(bufio.NewReader(cmd.InOrStdin()))
 		if k.file != "-" {
 			f, err := os.Open(k.file)
+			if errors.Is(err, os.ErrNotExist) {
+				return "", hinted(fmt.Errorf("key file: %w", err), "make one with 'openssl rand -hex 32 > %s'", k.file)
+			}
 			if err != nil {
 				return "", fmt.Errorf("key file: %w", err)
 			}
