@@ -48,7 +48,7 @@ var coreLayers = map[string][]string{
 	"core/state":       {"boot", "digest", "flash"},
 	"core/wire/v1":     {"digest"},
 	"core/wire/native": {"cbor", "digest"},
-	"core/device":      {"boot", "cbor", "digest", "flash", "manifest", "patch", "state", "stream", "wire/native", "wire/v1"},
+	"core/device":      {"boot", "digest", "flash", "manifest", "patch", "state", "stream", "wire/native", "wire/v1"},
 }
 
 // checkCoreImports: architecture rule 1 and 4.
