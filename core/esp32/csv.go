@@ -16,6 +16,7 @@ const (
 	ErrCSVOTAData                     // otadata twice, or not 0x2000 bytes, or readonly
 	ErrCSVNVS                         // read-write nvs smaller than 0x3000
 	ErrCSVFull                        // too many partitions
+	ErrCSVRoom                        // EncodeCSV's buffer is too small
 )
 
 func (e CSVError) Error() string {
@@ -23,7 +24,7 @@ func (e CSVError) Error() string {
 	case ErrCSVFields:
 		return "a line is name, type, subtype, offset, size, flags"
 	case ErrCSVName:
-		return "name is empty, longer than 16 bytes, or used twice"
+		return "name is empty, longer than 16 bytes, used twice, or has a character that a CSV can't carry"
 	case ErrCSVType:
 		return "unknown type; app, data or a number is expected"
 	case ErrCSVSubtype:
@@ -44,6 +45,8 @@ func (e CSVError) Error() string {
 		return "nvs that is written needs 0x3000 bytes"
 	case ErrCSVFull:
 		return "too many partitions"
+	case ErrCSVRoom:
+		return "buffer too small for the CSV"
 	}
 	return "unknown CSV error"
 }
@@ -81,7 +84,7 @@ func (t *Table) ParseCSV(p []byte, flashSize uint32) (line int, err error) {
 		if err := q.parseLine(text, next); err != nil {
 			return line, err
 		}
-		if err := t.checkLine(q, flashSize); err != nil {
+		if err := t.checkAgainst(t.N, q, flashSize); err != nil {
 			return line, err
 		}
 		t.N++
@@ -113,8 +116,9 @@ func (q *Partition) parseLine(text []byte, next uint32) error {
 	if n < 5 {
 		return ErrCSVFields
 	}
-	if len(f[0]) == 0 || len(f[0]) > len(q.Label) {
-		return ErrCSVName
+	*q = Partition{}
+	if err := checkName(f[0]); err != nil {
+		return err
 	}
 	copy(q.Label[:], f[0])
 	var ok bool
@@ -128,10 +132,7 @@ func (q *Partition) parseLine(text []byte, next uint32) error {
 	if q.Subtype, ok = subtypeOf(q.Type, f[2]); !ok {
 		return ErrCSVSubtype
 	}
-	align := uint32(0x1000)
-	if q.Type == TypeApp {
-		align = 0x10000
-	}
+	align := q.align()
 	q.Offset = (next + align - 1) / align * align
 	if len(f[3]) > 0 {
 		v, err := number(f[3])
@@ -156,10 +157,25 @@ func (q *Partition) parseLine(text []byte, next uint32) error {
 		v -= q.Offset
 	}
 	q.Size = v
-	if q.Offset%align != 0 || q.Size%0x1000 != 0 || q.Size == 0 {
-		return ErrCSVAlign
+	if err := q.checkAlign(); err != nil {
+		return err
 	}
 	return q.parseFlags(f[5])
+}
+
+// align is what a partition's offset has to be a multiple of, in bytes.
+func (q *Partition) align() uint32 {
+	if q.Type == TypeApp {
+		return 0x10000
+	}
+	return 0x1000
+}
+
+func (q *Partition) checkAlign() error {
+	if q.Offset%q.align() != 0 || q.Size%0x1000 != 0 || q.Size == 0 {
+		return ErrCSVAlign
+	}
+	return nil
 }
 
 func (q *Partition) parseFlags(text []byte) error {
@@ -180,7 +196,8 @@ func (q *Partition) parseFlags(text []byte) error {
 	return nil
 }
 
-func (t *Table) checkLine(q *Partition, flashSize uint32) error {
+// checkAgainst holds a partition against the chip and the first n of the table.
+func (t *Table) checkAgainst(n int, q *Partition, flashSize uint32) error {
 	if q.Offset < TableOffset+0x1000 {
 		return ErrCSVOverlap
 	}
@@ -194,7 +211,7 @@ func (t *Table) checkLine(q *Partition, flashSize uint32) error {
 	if q.Type == TypeData && q.Subtype == SubtypeNVS && q.Size < 0x3000 && q.Flags&FlagReadOnly == 0 {
 		return ErrCSVNVS
 	}
-	for i := 0; i < t.N; i++ {
+	for i := 0; i < n; i++ {
 		o := &t.P[i]
 		switch {
 		case o.Label == q.Label:
@@ -230,25 +247,30 @@ func keyword(text []byte, words []word) (uint8, bool) {
 	return 0, false
 }
 
-func subtypeOf(typ uint8, text []byte) (uint8, bool) {
-	var v uint8
-	ok := false
+// subtypeWords are the names of a type's subtypes, without ota_0 to ota_15.
+func subtypeWords(typ uint8) []word {
 	switch typ {
 	case TypeApp:
-		v, ok = keyword(text, appWords[:])
-		if !ok && len(text) > 4 && is(text[:4], "ota_") {
-			n, err := number(text[4:])
-			return SubtypeOTA0 + uint8(n), err == nil && n < 16
-		}
+		return appWords[:]
 	case TypeData:
-		if len(text) == 0 {
-			return 6, true
-		}
-		v, ok = keyword(text, dataWords[:])
-	case 2, 3:
-		v, ok = keyword(text, tabWords[:])
+		return dataWords[:]
+	case 2: // bootloader
+		return tabWords[:]
+	case 3: // partition_table: there is no recovery one
+		return tabWords[:2]
 	}
-	if ok {
+	return nil
+}
+
+func subtypeOf(typ uint8, text []byte) (uint8, bool) {
+	if typ == TypeData && len(text) == 0 {
+		return 6, true
+	}
+	if typ == TypeApp && len(text) > 4 && is(text[:4], "ota_") {
+		n, err := number(text[4:])
+		return SubtypeOTA0 + uint8(n), err == nil && n < 16
+	}
+	if v, ok := keyword(text, subtypeWords(typ)); ok {
 		return v, true
 	}
 	n, err := number(text)

@@ -167,7 +167,7 @@ func (c *ImageCheck) Write(p []byte) error {
 			n = c.left
 		}
 		q := p[:n]
-		if c.off+n > c.limit {
+		if n > c.limit-c.off {
 			return c.fail(ErrTooLong, c.off)
 		}
 		switch c.part {
@@ -210,18 +210,19 @@ func (c *ImageCheck) next() error {
 			return c.fail(ErrChip, 12)
 		}
 		c.chip = id
-		c.count, c.segs, c.hashed = c.buf[1], c.buf[1], c.buf[23] == 1
+		c.count, c.segs, c.hashed = c.buf[1], c.buf[1], c.buf[23] != 0
 		if c.segs == 0 || c.segs > MaxSegments {
 			return c.fail(ErrSegments, 1)
 		}
 		c.part, c.left = partSegment, SegmentHeaderSize
 	case partSegment:
 		addr, n := le.Uint32(c.buf[0:]), le.Uint32(c.buf[4:])
-		if n%4 != 0 || n >= maxSegment {
-			return c.fail(ErrSegmentSize, c.off-4)
-		}
-		if Mapped(c.chip, addr) && c.off%mmuPage != addr%mmuPage {
-			return c.fail(ErrMapping, c.off-8)
+		switch e := checkSegment(c.chip, addr, n, c.off); e {
+		case 0:
+		case ErrMapping:
+			return c.fail(e, c.off-8)
+		default:
+			return c.fail(e, c.off-4)
 		}
 		c.segs--
 		c.part, c.left = partData, n
@@ -250,6 +251,17 @@ func (c *ImageCheck) next() error {
 		c.part, c.length = partDone, c.off
 	}
 	return nil
+}
+
+// checkSegment is what the bootloader asks of a segment whose data begins at off.
+func checkSegment(chip uint16, addr, size, off uint32) ImageError {
+	switch {
+	case size%4 != 0 || size >= maxSegment:
+		return ErrSegmentSize
+	case Mapped(chip, addr) && off%mmuPage != addr%mmuPage:
+		return ErrMapping
+	}
+	return 0
 }
 
 // End says whether a whole, sound image was seen.

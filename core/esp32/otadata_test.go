@@ -86,3 +86,38 @@ func TestLoadOrder(t *testing.T) {
 		}
 	}
 }
+
+// FuzzSelect: the bootloader's decision is in range, and it writes nothing but state words.
+func FuzzSelect(f *testing.F) {
+	a, b := NewEntry(1, StateNew), NewEntry(2, StatePending)
+	f.Add(a[:], b[:], uint8(2), true, true)
+	f.Add(b[:], a[:], uint8(0), false, true)
+	f.Fuzz(func(t *testing.T, p0, p1 []byte, n uint8, factory, rollback bool) {
+		var e [2]Entry
+		copy(e[0][:], p0)
+		copy(e[1][:], p1)
+		s := Select(e[0], e[1], uint32(n), factory, rollback)
+		if s.BootIndex < FactoryIndex || s.BootIndex > 0 && s.BootIndex >= int32(n) {
+			t.Fatalf("index %d of %d", s.BootIndex, n)
+		}
+		if s.Writes > 0 && !rollback || int(s.Writes) > len(s.Written) {
+			t.Fatalf("%d writes, rollback %v", s.Writes, rollback)
+		}
+		written := [2]bool{}
+		for _, i := range s.Written[:s.Writes] {
+			written[i] = true
+		}
+		for i := range e {
+			was, is := e[i], s.After[i]
+			copy(was[24:28], is[24:28])
+			if was != is || is != e[i] && !written[i] {
+				t.Fatalf("record %d: % X became % X, written %v", i, e[i], s.After[i], written[i])
+			}
+		}
+		// Decided again, without a confirm: no state is left to change but NEW of
+		// the next in force.
+		if again := Select(s.After[0], s.After[1], uint32(n), factory, rollback); rollback && again.Writes > 2 {
+			t.Fatalf("%d writes the second time", again.Writes)
+		}
+	})
+}

@@ -2,7 +2,9 @@ package esp32
 
 import (
 	"bytes"
+	"crypto/md5"
 	"errors"
+	"strings"
 	"testing"
 )
 
@@ -51,6 +53,8 @@ func TestCSVShelf(t *testing.T) {
 		{"too many fields", "a,app,ota_0,,1M,,x", ErrCSVFields},
 		{"no name", ",app,ota_0,,1M", ErrCSVName},
 		{"long name", "abcdefghijklmnopq,app,ota_0,,1M", ErrCSVName},
+		{"control character in a name", "a\x01b,app,ota_0,,1M", ErrCSVName},
+		{"recovery partition table", "a,partition_table,recovery,,4K", ErrCSVSubtype},
 		{"same name", "a,app,ota_0,,1M\na,app,ota_1,,1M", ErrCSVName},
 		{"type", "a,apps,ota_0,,1M", ErrCSVType},
 		{"type too large", "a,255,0,,1M", ErrCSVType},
@@ -99,12 +103,39 @@ func TestTableShelf(t *testing.T) {
 		{"bad magic", func(p []byte) []byte { p[32] = 0; return p }, 4 << 20, ErrTableMagic},
 		{"changed", func(p []byte) []byte { p[13] ^= 1; return p }, 4 << 20, ErrTableMD5},
 		{"smaller chip", func(p []byte) []byte { return p }, 2 << 20, ErrTableRange},
+		{"cut in the first entry", func(p []byte) []byte { return p[:31] }, 4 << 20, ErrTableShort},
+		{"two checksums", func(p []byte) []byte { copy(p[6*32:], p[5*32:6*32]); return p }, 4 << 20, ErrTableMD5},
+		{"checksum of another table", func(p []byte) []byte { p[5*32+16] ^= 1; return p }, 4 << 20, ErrTableMD5},
+		{"half a terminator", func(p []byte) []byte { p[6*32+2] = 0; return p }, 4 << 20, ErrTableMagic},
+		{"offset and size wrap around", func(p []byte) []byte { copy(p[4:], "\xff\xff\xff\xff\xff\xff\xff\xff"); return p }, 4 << 20, ErrTableRange},
 		{"no end", func(p []byte) []byte { return p[:6*32] }, 4 << 20, ErrTableEnd},
 	} {
 		var table Table
 		if _, err := table.Parse(c.spoil(bytes.Clone(raw[:])), c.size); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
 		}
+	}
+}
+
+// TestTableGolden is a table byte for byte: one partition, its checksum, erased bytes.
+func TestTableGolden(t *testing.T) {
+	table := Table{N: 1, HasMD5: true}
+	table.P[0] = Partition{Type: TypeData, Subtype: SubtypeOTA, Offset: 0xE000, Size: 0x2000, Flags: FlagEncrypted}
+	copy(table.P[0].Label[:], "otadata")
+	entry := "\xaaP\x01\x00\x00\xe0\x00\x00\x00\x20\x00\x00otadata\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00"
+	sum := md5.Sum([]byte(entry))
+	want := entry + "\xeb\xeb" + strings.Repeat("\xff", 14) + string(sum[:]) + strings.Repeat("\xff", TableSize-64)
+	var out [TableSize]byte
+	if err := table.Encode(&out); err != nil || string(out[:]) != want {
+		t.Errorf("%v: % X", err, out[:96])
+	}
+	table.HasMD5 = false
+	if err := table.Encode(&out); err != nil || string(out[:]) != entry+strings.Repeat("\xff", TableSize-32) {
+		t.Errorf("%v: % X", err, out[:96])
+	}
+	table.N, table.HasMD5 = MaxPartitions, true
+	if err := table.Encode(&out); !errors.Is(err, ErrTableFull) {
+		t.Errorf("95 partitions and a checksum: %v", err)
 	}
 }
 
@@ -123,6 +154,7 @@ func FuzzTable(f *testing.F) {
 		if _, err := table.Parse(p, 16<<20); err != nil {
 			return
 		}
+		writeAndRead(t, &table)
 		var out [TableSize]byte
 		if err := table.Encode(&out); err != nil {
 			return // 95 partitions and a checksum do not fit the generator's file
@@ -142,6 +174,10 @@ func FuzzCSV(f *testing.F) {
 		if _, err := table.ParseCSV(p, 16<<20); err != nil || table.N == 0 {
 			return
 		}
+		if _, err := table.EncodeCSV(make([]byte, MaxCSVSize)); err != nil {
+			t.Fatalf("read, but not to be written: %v", err)
+		}
+		writeAndRead(t, &table)
 		var out [TableSize]byte
 		if err := table.Encode(&out); err != nil {
 			return

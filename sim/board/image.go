@@ -57,11 +57,11 @@ type ImageSpec struct {
 	Seed uint64
 }
 
-const (
-	appDescMagic = 0xABCD5432
-	appDescSize  = 256
-	smallImage   = 192 << 10 // below it there is no room for a segment mapped at the next MMU page
-)
+// smallImage: below it there is no room for a segment mapped at the next MMU page.
+const smallImage = 192 << 10
+
+// markerSize is the room for the marker behind the descriptor.
+const markerSize = 64
 
 // BuildImage makes an app image that ESP-IDF's bootloader would take: header,
 // descriptor, segments that the MMU can map, checksum, appended SHA-256.
@@ -69,62 +69,79 @@ func BuildImage(s ImageSpec) ([]byte, error) {
 	if s.Size%16 != 0 || s.Size < 1024 || s.Size > 16<<20 {
 		return nil, fmt.Errorf("board: image size %d is not a multiple of 16 from 1024 bytes to 16 MiB", s.Size)
 	}
-	le := binary.LittleEndian
-	end := s.Size - 32 - 16 // of the last segment: then 15 zeros and the checksum, then the hash
-	img := make([]byte, 0, s.Size)
-	head := make([]byte, esp32.HeaderSize)
-	head[0], head[2], head[3] = esp32.ImageMagic, 2, 0x20 // DIO, 40 MHz, 4 MB
-	le.PutUint32(head[4:], 0x40081234)
-	head[8] = 0xEE
-	le.PutUint16(head[12:], s.Chip)
-	head[23] = 1
-	img = append(img, head...)
+	end := s.Size - esp32.TailSize // of the last segment
+	b := builder{img: make([]byte, 0, s.Size)}
+	small := s.Size < smallImage
+	head := esp32.ImageHeader{Segments: 4, SPIMode: 2, SPIFreqSize: 0x20, // DIO, 40 MHz, 4 MB
+		Entry: 0x40081234, WPPin: 0xEE, Chip: s.Chip, HashAppended: 1}
+	if small {
+		head.Segments = 2
+	}
+	b.begin(&head)
 
 	content := newContent(s)
-	var xor byte = 0xEF
-	count := byte(0)
-	segment := func(addr uint32, data []byte) {
-		img = le.AppendUint32(img, addr)
-		img = le.AppendUint32(img, uint32(len(data)))
-		img = append(img, data...)
-		for _, b := range data {
-			xor ^= b
-		}
-		count++
-	}
 	drom, iram, irom := regions(s.Chip)
-	first := min(80<<10, (end-len(img)-8)&^15)
-	if s.Size < smallImage {
-		first = (end - len(img) - 8 - 8 - 128) &^ 15
+	first := min(80<<10, (end-len(b.img)-8)&^15)
+	if small {
+		first = (end - len(b.img) - 8 - 8 - 128) &^ 15
 	}
-	if first < appDescSize+64 {
+	if first < esp32.AppDescSize+markerSize {
 		return nil, fmt.Errorf("board: image size %d has no room for a descriptor", s.Size)
 	}
 	data := make([]byte, first)
 	describe(data, s)
-	content.fill(data[appDescSize+64:])
-	segment(drom+0x20, data)
-	if s.Size < smallImage {
-		data = make([]byte, end-len(img)-8)
+	content.fill(data[esp32.AppDescSize+markerSize:])
+	b.segment(drom+0x20, data)
+	if small {
+		data = make([]byte, end-len(b.img)-8)
 		content.fill(data)
-		segment(iram, data)
+		b.segment(iram, data)
 	} else {
 		data = make([]byte, 24<<10)
 		content.fill(data)
-		segment(iram, data)
+		b.segment(iram, data)
 		// A segment that is not loaded moves the next one to its page.
-		at := len(img) + 16
+		at := len(b.img) + 16
 		pad := (0x20 - at%65536 + 65536) % 65536
-		segment(0, make([]byte, pad))
-		data = make([]byte, end-len(img)-8)
+		b.segment(0, make([]byte, pad))
+		data = make([]byte, end-len(b.img)-8)
 		content.fill(data)
-		segment(irom+0x20, data)
+		b.segment(irom+0x20, data)
 	}
-	img[1] = count
-	img = append(img, make([]byte, 15)...)
-	img = append(img, xor)
-	sum := sha256.Sum256(img)
-	return append(img, sum[:]...), nil
+	return b.end()
+}
+
+// builder holds what core's writer and its caller have written, each their part.
+type builder struct {
+	w   esp32.ImageWriter
+	img []byte
+	err error
+}
+
+func (b *builder) begin(h *esp32.ImageHeader) {
+	var out [esp32.HeaderSize]byte
+	b.err = b.w.Begin(h, &out)
+	b.img = append(b.img, out[:]...)
+}
+
+func (b *builder) segment(addr uint32, data []byte) {
+	var out [esp32.SegmentHeaderSize]byte
+	if b.err == nil {
+		b.err = b.w.Segment(addr, uint32(len(data)), &out)
+	}
+	if b.err == nil {
+		b.err = b.w.Data(data)
+	}
+	b.img = append(append(b.img, out[:]...), data...)
+}
+
+func (b *builder) end() ([]byte, error) {
+	var out [esp32.TailSize]byte
+	if b.err != nil {
+		return nil, b.err
+	}
+	n, err := b.w.End(&out)
+	return append(b.img, out[:n]...), err
 }
 
 // regions are load addresses: mapped data, RAM, mapped code.
@@ -140,20 +157,19 @@ func regions(chip uint16) (drom, iram, irom uint32) {
 
 // describe writes the app descriptor and the marker.
 func describe(p []byte, s ImageSpec) {
-	binary.LittleEndian.PutUint32(p, appDescMagic)
-	put := func(at, size int, text string) { copy(p[at:at+size-1], text) }
-	put(16, 32, s.Version)
-	put(48, 32, s.Project)
-	put(80, 16, "12:00:00")
-	put(96, 16, "Nov 23 2026")
-	put(112, 32, "v5.5.1")
-	elf := sha256.Sum256([]byte(s.Project + "\x00" + s.Version))
-	copy(p[144:], elf[:])
+	d := esp32.AppDesc{ELFSHA256: sha256.Sum256([]byte(s.Project + "\x00" + s.Version))}
+	put := func(field []byte, text string) { copy(field[:len(field)-1], text) } // a NUL stays
+	put(d.Version[:], s.Version)
+	put(d.Project[:], s.Project)
+	put(d.Time[:], "12:00:00")
+	put(d.Date[:], "Nov 23 2026")
+	put(d.IDFVersion[:], "v5.5.1")
+	d.Encode((*[esp32.AppDescSize]byte)(p))
 	b := s.Behave
 	if b == "" {
 		b = BehaveOK
 	}
-	copy(p[appDescSize:appDescSize+64], marker+string(b)+"\x00")
+	copy(p[esp32.AppDescSize:esp32.AppDescSize+markerSize], marker+string(b)+"\x00")
 }
 
 // content makes bytes that look like code: words of a small vocabulary, which

@@ -15,12 +15,24 @@ var (
 	table   esp32.Table
 	binary  [esp32.TableSize]byte
 	piece   [64]byte
+
+	writer   esp32.ImageWriter
+	header   esp32.ImageHeader
+	head     [esp32.HeaderSize]byte
+	segment  [esp32.SegmentHeaderSize]byte
+	tail     [esp32.TailSize]byte
+	app      esp32.AppDesc
+	appBytes [esp32.AppDescSize]byte
+	boots    esp32.BootDesc
+	bootDesc [esp32.BootDescSize]byte
 )
 
 func main() {
 	useRecords()
 	useEntries()
 	useImage()
+	writeImage()
+	useDescriptors()
 	useTable()
 }
 
@@ -74,6 +86,37 @@ func useImage() {
 	board.Text(esp32.ImageError(board.Input()).Error())
 }
 
+func writeImage() {
+	board.Fill(head[:])
+	board.Err(header.Parse(head[:]))
+	board.Output(header.FlashSize())
+	header.Encode(&head)
+	board.Err(writer.Begin(&header, &head))
+	board.Bytes(head[:])
+	for board.Bool() {
+		board.Err(writer.Segment(board.Input(), board.Input(), &segment))
+		board.Bytes(segment[:])
+		board.Fill(piece[:])
+		board.Err(writer.Data(piece[:]))
+		board.Output(writer.Offset())
+	}
+	n, err := writer.End(&tail)
+	board.Err(err)
+	board.Bytes(tail[:n])
+}
+
+func useDescriptors() {
+	board.Fill(appBytes[:])
+	board.Flag(app.Parse(appBytes[:]))
+	board.Bytes(esp32.Text(app.Version[:]))
+	app.Encode(&appBytes)
+	board.Bytes(appBytes[:])
+	board.Fill(bootDesc[:])
+	board.Flag(boots.Parse(bootDesc[:]))
+	boots.Encode(&bootDesc)
+	board.Bytes(bootDesc[:])
+}
+
 func useTable() {
 	board.Fill(binary[:])
 	entry, err := table.Parse(binary[:], board.Input())
@@ -89,5 +132,8 @@ func useTable() {
 	line, err := table.ParseCSV(binary[:], board.Input())
 	board.Output(uint32(line))
 	board.Err(err)
+	n, err := table.EncodeCSV(binary[:])
+	board.Err(err)
+	board.Output(uint32(n))
 	board.Text(esp32.CSVError(board.Input()).Error())
 }
