@@ -16,7 +16,10 @@ func TestSizes(t *testing.T) {
 	if n := unsafe.Sizeof(SHA256{}); n > 112 {
 		t.Errorf("SHA256 takes %d bytes, at most 112 are allowed (docs/design/flash.md)", n)
 	}
-	t.Logf("SHA256 %d bytes, HMAC %d bytes", unsafe.Sizeof(SHA256{}), unsafe.Sizeof(HMAC{}))
+	if n := unsafe.Sizeof(Key{}); n > 64 {
+		t.Errorf("Key takes %d bytes, at most 64 are allowed", n)
+	}
+	t.Logf("SHA256 %d bytes, HMAC %d bytes, Key %d bytes", unsafe.Sizeof(SHA256{}), unsafe.Sizeof(HMAC{}), unsafe.Sizeof(Key{}))
 }
 
 func TestVectors(t *testing.T) {
@@ -99,6 +102,33 @@ func TestNoAllocation(t *testing.T) {
 	m.SetKey(data[:32])
 	if n := testing.AllocsPerRun(10, func() { m.Begin(); m.Write(data); m.Sum(&out); CRC32(0, data) }); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestKeysShareOneHash: two keys and other hashing take turns on one running hash.
+func TestKeysShareOneHash(t *testing.T) {
+	var run SHA256
+	var a, b Key
+	var got [32]byte
+	long := bytes.Repeat([]byte{7}, 100)
+	a.Set([]byte("Jefe"), &run)
+	run.Reset()
+	run.Write(long) // unfinished: lost
+	b.Set(long, &run)
+	for i := 0; i < 3; i++ {
+		for _, c := range []struct {
+			k   *Key
+			key []byte
+		}{{&a, []byte("Jefe")}, {&b, long}} {
+			c.k.Begin(&run)
+			run.Write(long[:70])
+			c.k.Sum(&run, &got)
+			w := hmac.New(sha256.New, c.key)
+			w.Write(long[:70])
+			if !bytes.Equal(got[:], w.Sum(nil)) {
+				t.Fatalf("turn %d: HMAC is wrong", i)
+			}
+		}
 	}
 }
 

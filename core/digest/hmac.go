@@ -1,20 +1,21 @@
 package digest
 
-// HMAC is HMAC-SHA256 (RFC 2104). It keeps the two states that follow from the
-// key, not the key, and one running hash.
-type HMAC struct {
+// Key is a key of HMAC-SHA256 (RFC 2104), 64 bytes: the two states that follow
+// from it, not the key itself. The running hash is handed in, so that several
+// keys share one, and with whoever else hashes: it is lost with Begin, and must
+// not be used otherwise until Sum.
+type Key struct {
 	inner, outer [8]uint32 // after the padded key
-	run          SHA256
 }
 
-// SetKey sets the key, of any length, and begins a message.
-func (m *HMAC) SetKey(key []byte) {
+// Set takes a key of any length; run is used for those above 64 bytes.
+func (k *Key) Set(key []byte, run *SHA256) {
 	var pad [blockSize]byte
 	if len(key) > blockSize {
 		var d [Size]byte
-		m.run.Reset()
-		m.run.Write(key)
-		m.run.Sum(&d)
+		run.Reset()
+		run.Write(key)
+		run.Sum(&d)
 		copy(pad[:], d[:])
 	} else {
 		copy(pad[:], key)
@@ -22,13 +23,35 @@ func (m *HMAC) SetKey(key []byte) {
 	for i := range pad {
 		pad[i] ^= 0x36
 	}
-	m.inner = sha256Start
-	sha256Block(&m.inner, pad[:])
+	k.inner = sha256Start
+	sha256Block(&k.inner, pad[:])
 	for i := range pad {
 		pad[i] ^= 0x36 ^ 0x5c
 	}
-	m.outer = sha256Start
-	sha256Block(&m.outer, pad[:])
+	k.outer = sha256Start
+	sha256Block(&k.outer, pad[:])
+}
+
+// Begin makes run the start of a message: write it with run.Write.
+func (k *Key) Begin(run *SHA256) { run.h, run.n = k.inner, blockSize }
+
+// Sum puts the MAC of the message into out and ends the message.
+func (k *Key) Sum(run *SHA256, out *[Size]byte) {
+	run.Sum(out)
+	run.h, run.n = k.outer, blockSize
+	run.Write(out[:])
+	run.Sum(out)
+}
+
+// HMAC is HMAC-SHA256 with one key and a running hash of its own.
+type HMAC struct {
+	key Key
+	run SHA256
+}
+
+// SetKey sets the key, of any length, and begins a message.
+func (m *HMAC) SetKey(key []byte) {
+	m.key.Set(key, &m.run)
 	m.Begin()
 }
 
@@ -37,17 +60,14 @@ func (m *HMAC) SetKey(key []byte) {
 func (m *HMAC) Hash() *SHA256 { return &m.run }
 
 // Begin starts a new message under the same key.
-func (m *HMAC) Begin() { m.run.h, m.run.n = m.inner, blockSize }
+func (m *HMAC) Begin() { m.key.Begin(&m.run) }
 
 // Write adds p to the message.
 func (m *HMAC) Write(p []byte) { m.run.Write(p) }
 
 // Sum puts the MAC into out and ends the message: Begin comes next.
 func (m *HMAC) Sum(out *[Size]byte) {
-	m.run.Sum(out)
-	m.run.h, m.run.n = m.outer, blockSize
-	m.run.Write(out[:])
-	m.run.Sum(out)
+	m.key.Sum(&m.run, out)
 	m.Begin()
 }
 

@@ -9,6 +9,7 @@ import (
 var (
 	hash digest.SHA256
 	mac  digest.HMAC
+	key  digest.Key
 	md5  digest.MD5
 	old  [16]byte
 	sum  [digest.Size]byte
@@ -28,6 +29,11 @@ func main() {
 	mac.Sum(&sum)
 	board.Bytes(sum[:])
 	mac.Hash().Reset()
+
+	key.Set(buf[:board.Input()%uint32(len(buf))], &hash)
+	key.Begin(&hash)
+	key.Sum(&hash, &sum)
+	board.Bytes(sum[:])
 
 	md5.Reset()
 	md5.Write(buf[:])
