@@ -273,3 +273,37 @@ func TestSilentUnknownIsLoggedOnce(t *testing.T) {
 		t.Errorf("the log says it %d times", got)
 	}
 }
+
+// Where headers and an envelope are both there, both must be right and both be new.
+func TestHeadersAndEnvelope(t *testing.T) {
+	w := newWorld(t, nil)
+	const report = `{"fota_status":{}}`
+	headers := func(key fleet.Key, nonce string) []string { return signed("dev-1", key, v1.PathStatus, nonce, w.unix()) }
+	envelope := func(key fleet.Key, nonce string) string { return seal(key, nonce, w.unix(), report) }
+	other := fleet.Key{9}
+	for _, c := range []struct {
+		name    string
+		headers []string
+		body    string
+		want    int
+	}{
+		{"both", headers(testKey, "10"), envelope(testKey, "11"), 200},
+		{"the headers' key is wrong", headers(other, "12"), envelope(testKey, "13"), 401},
+		{"the envelope's key is wrong", headers(testKey, "12"), envelope(other, "13"), 401},
+		{"the headers' nonce was used", headers(testKey, "10"), envelope(testKey, "13"), 401},
+		{"the envelope's nonce was used", headers(testKey, "12"), envelope(testKey, "11"), 401},
+		{"the higher one is used up", headers(testKey, "15"), envelope(testKey, "13"), 200},
+		{"so that this is a replay", headers(testKey, "14"), report, 401},
+		{"and this is not", headers(testKey, "16"), report, 200},
+	} {
+		if rec := w.do("POST", v1.PathStatus, c.body, c.headers...); rec.Code != c.want {
+			t.Errorf("%s: %d %s, want %d", c.name, rec.Code, rec.Body, c.want)
+		}
+	}
+	for _, bad := range []string{`{"payload":"e30="}`, `{"mac":"00"}`, strings.Replace(envelope(testKey, "20"), `"encrypted":true`, `"encrypted":"maybe"`, 1),
+		strings.Replace(envelope(testKey, "20"), `"nonce":20`, `"nonce":2e1`, 1)} {
+		if rec := w.do("POST", v1.PathStatus, bad, "Device-ID", "dev-1"); rec.Code != 401 {
+			t.Errorf("%s: %d %s", bad, rec.Code, rec.Body)
+		}
+	}
+}
