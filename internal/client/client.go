@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -22,6 +23,9 @@ const (
 	timeout       = 30 * time.Second // of a call that moves no image
 	uploadTimeout = 10 * time.Minute
 	maxAnswer     = 64 << 20 // bytes; 100,000 devices take half of it
+	// sendBuffer, in bytes: the system's own would swallow a whole image, and who
+	// counts what was read of it would show an upload as done before it began.
+	sendBuffer = 128 << 10
 )
 
 // Client speaks to one server. Safe for concurrent use.
@@ -38,7 +42,18 @@ func New(server, token string) (*Client, error) {
 		return nil, &fleet.Error{Code: fleet.CodeInvalid, Message: fmt.Sprintf("%q is not a server's URL", redact(server)),
 			Hint: "write it like http://127.0.0.1:8080"}
 	}
+	dialer := &net.Dialer{Timeout: timeout}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dialer.DialContext(ctx, network, addr)
+		if t, ok := c.(*net.TCPConn); ok {
+			// A hint: a system that does not take it sends all the same.
+			_ = t.SetWriteBuffer(sendBuffer)
+		}
+		return c, err
+	}
 	return &Client{base: strings.TrimRight(u.String(), "/") + "/api/v1", token: token, http: &http.Client{
+		Transport: transport,
 		// A token goes to the server that it was given for and to no other.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
