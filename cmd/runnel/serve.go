@@ -103,7 +103,11 @@ func (c *serveConfig) validate() error {
 	case c.openOperator && !loopback(c.listen):
 		return usagef("--v1-open-operator needs a listener on loopback, not %s", c.listen).withHint("use --listen 127.0.0.1:8080")
 	}
-	if _, _, err := net.SplitHostPort(c.listen); err != nil {
+	_, port, err := net.SplitHostPort(c.listen)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
 		return usagef("--listen %s is not an address", c.listen).withHint("write it like 127.0.0.1:8080")
 	}
 	if c.silentDevice != "" {

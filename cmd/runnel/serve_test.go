@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/runnel-fota/runnel/internal/client"
@@ -115,7 +116,7 @@ func TestServeKilled(t *testing.T) {
 	if !found {
 		t.Errorf("the acknowledged report is lost: %+v", events)
 	}
-	if err := p2.cmd.Process.Signal(os.Interrupt); err != nil {
+	if err := p2.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	if err := p2.cmd.Wait(); err != nil {
