@@ -147,7 +147,7 @@ func (d *Dir) checkSpace(n int64) error {
 	if free-d.reserve < n {
 		return &fleet.Error{Code: fleet.CodeNoSpace,
 			Message: fmt.Sprintf("the disk is full: %d bytes are needed, %d are free, of which %d are kept in reserve", n, free, d.reserve),
-			Hint:    "make room on the data folder's disk, or delete releases"}
+			Hint:    "make room on the data folder's disk"}
 	}
 	return nil
 }
