@@ -28,7 +28,8 @@ type Progress struct {
 const (
 	progressAfter = 500 * time.Millisecond // what is done sooner needs no bar
 	progressEvery = 100 * time.Millisecond
-	progressBar   = 30
+	progressBar   = 30 // columns
+	minBar        = 8  // a shorter one says nothing
 )
 
 // NewProgress starts the clock; nothing is drawn for the first half second.
@@ -64,19 +65,30 @@ func (p *Progress) Set(done, total int64) {
 		return
 	}
 	p.drawn, p.shown = now, true
-	part := min(float64(done)/float64(total), 1)
-	text := []string{fmt.Sprintf("%3.0f%%", 100*part), fmt.Sprintf("%s of %s bytes", Number(done), Number(total))}
-	if s := now.Sub(p.start).Seconds(); s > 0 && done > p.first && done < total {
-		rate := float64(done-p.first) / s
-		text = append(text, rateText(rate), leftText(float64(total-done)/rate))
-	}
 	w := max(p.width()-1, minWidth) // a full last column would wrap
-	n := int(part * progressBar)
-	line := p.label + " " + strings.Repeat("█", n) + strings.Repeat("░", progressBar-n) + " " + strings.Join(text, "  ")
-	if len([]rune(line)) > w {
-		line = p.label + " " + strings.Join(text, "  ")
+	p.write("\r" + cut(p.line(w, done, total, now.Sub(p.start).Seconds()), w) + "\x1b[K")
+}
+
+// line has the figures that leave room for a bar.
+func (p *Progress) line(w int, done, total int64, seconds float64) string {
+	part := min(float64(done)/float64(total), 1)
+	percent := fmt.Sprintf("%3.0f%%", 100*part)
+	bytes := fmt.Sprintf("%s of %s bytes", Number(done), Number(total))
+	choices := []string{percent + "  " + bytes, percent}
+	if seconds > 0 && done > p.first && done < total {
+		rate := float64(done-p.first) / seconds
+		left := leftText(float64(total-done) / rate)
+		choices = []string{percent + "  " + bytes + "  " + rateText(rate) + "  " + left, percent + "  " + rateText(rate) + "  " + left, percent}
 	}
-	p.write("\r" + cut(line, w) + "\x1b[K")
+	for _, text := range choices {
+		n := min(w-len([]rune(p.label))-len(text)-2, progressBar)
+		if n < minBar {
+			continue
+		}
+		full := int(part * float64(n))
+		return p.label + " " + strings.Repeat("█", full) + strings.Repeat("░", n-full) + " " + text
+	}
+	return p.label + " " + percent
 }
 
 // Clear takes the line away, until the next Set.

@@ -237,6 +237,26 @@ func TestProgress(t *testing.T) {
 	}
 }
 
+// The narrower it is, the less is said; the bar goes last.
+func TestProgressWidths(t *testing.T) {
+	for width, want := range map[int]string{
+		101: "uploading ███████████████░░░░░░░░░░░░░░░  50%  500,000 of 1,000,000 bytes  488 KiB/s  1.0s left",
+		80:  "uploading ███████░░░░░░░  50%  500,000 of 1,000,000 bytes  488 KiB/s  1.0s left",
+		60:  "uploading ███████████░░░░░░░░░░░  50%  488 KiB/s  1.0s left",
+		40:  "uploading ████████████░░░░░░░░░░░░  50%",
+		22:  "uploading  50%",
+	} {
+		var out bytes.Buffer
+		p, c := newTestProgress(&out, width)
+		p.first, p.began = 0, true
+		c.at = c.at.Add(time.Second)
+		p.Set(500_000, 1_000_000)
+		if got := strings.TrimSuffix(strings.TrimPrefix(out.String(), "\r"), "\x1b[K"); got != want {
+			t.Errorf("in %d columns:\n%q, want\n%q", width, got, want)
+		}
+	}
+}
+
 func TestProgressNarrow(t *testing.T) {
 	for _, width := range []int{10, 30, 60} {
 		var out bytes.Buffer
