@@ -150,6 +150,9 @@ func chunks(bytes, size uint32) uint32 { return (bytes + size - 1) / size }
 
 // doing is what the board does, in a line.
 func (l *boardLog) doing(st device.Status) string {
+	if l.again.Event == "power_cut" {
+		return l.state
+	}
 	running := slotName(st.Running) + " runs"
 	if st.Trial {
 		running += ", on trial"

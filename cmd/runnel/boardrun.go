@@ -53,7 +53,7 @@ use now), ram_peak, ram_budget, reason, text; empty members are left away.`,
 	f.StringVar(&o.server, "server", "", "the server's `URL` (or RUNNEL_SERVER)")
 	f.StringVar(&o.id, "id", "board", "the device's `id`")
 	o.psk.flags(cmd)
-	f.StringVar(&o.reset, "reset", "power-on", "why it starts: power-on, brown-out, panic, watchdog, software, deep-sleep, external")
+	f.StringVar(&o.reset, "reset", "power-on", "`why` it starts: power-on, brown-out, panic, watchdog, software, deep-sleep, external")
 	f.BoolVar(&o.noRollback, "no-rollback", false, "a bootloader built without rollback")
 	f.BoolVar(&o.silent, "silent", false, "send no Device-ID and no MAC, as old boards do")
 	f.BoolVar(&o.once, "once", false, "stop when the server has nothing more for it")

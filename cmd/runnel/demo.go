@@ -83,8 +83,8 @@ Exit status 1 if any step is not as it should be.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object an event")
-	cmd.Flags().StringArrayVar(&images, "image", nil, "a real image: the old one, then the new one")
-	cmd.Flags().StringVar(&wire, "wire", "v1", "the wire that the board speaks")
+	cmd.Flags().StringArrayVar(&images, "image", nil, "`file` of a real image: the old one, then the new one")
+	cmd.Flags().StringVar(&wire, "wire", "v1", "the `wire` that the board speaks")
 	return cmd
 }
 

@@ -50,6 +50,9 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	return exitFailed
 }
 
+// Help lists commands in the order of subcommands: as one comes to need them.
+func init() { cobra.EnableCommandSorting = false }
+
 func newRootCmd() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "runnel",
@@ -60,7 +63,7 @@ chunk at a time, in constant RAM.`,
   runnel serve --data DIR                  start a server
   runnel push firmware.bin --product acme/pump --version 1.2.0
   runnel board new --flash board.bin       make a virtual board
-  runnel board run --flash board.bin --server URL --psk HEX64`,
+  runnel board run --flash board.bin --server URL --psk-file key.hex`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noArgs,

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -61,8 +63,9 @@ Where the upload takes long, a terminal shows how far it is.
 			if !r.json {
 				up.bar = newProgress(cmd.ErrOrStderr(), "uploading")
 			}
+			stop := up.watch()
 			p, err := c.Publish(cmd.Context(), product, version, chunkSize, digest, up, size)
-			up.bar.End()
+			stop()
 			if err != nil {
 				return err
 			}
@@ -93,16 +96,44 @@ Where the upload takes long, a terminal shows how far it is.
 // upload is an image on its way; where a person looks on and it takes long, a
 // progress line is drawn on standard error.
 type upload struct {
-	r           io.Reader
-	done, total int64
-	bar         *term.Progress
+	r     io.Reader
+	total int64
+	done  atomic.Int64
+	bar   *term.Progress
 }
 
 func (u *upload) Read(p []byte) (int, error) {
 	n, err := u.r.Read(p)
-	u.done += int64(n)
-	u.bar.Set(u.done, u.total)
+	u.done.Add(int64(n))
 	return n, err
+}
+
+const uploadLook = 100 * time.Millisecond
+
+// watch draws by the clock: a connection that hangs is seen too. stop ends it.
+func (u *upload) watch() (stop func()) {
+	if u.bar == nil {
+		return func() {}
+	}
+	ended, gone := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(gone)
+		t := time.NewTicker(uploadLook)
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+				u.bar.Set(u.done.Load(), u.total)
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return func() {
+		close(ended)
+		<-gone
+		u.bar.End()
+	}
 }
 
 // checkImage checks as the bootloader would and answers digest and size of the file.

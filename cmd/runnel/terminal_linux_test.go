@@ -3,6 +3,9 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -145,6 +148,44 @@ func TestBoardOnATerminal(t *testing.T) {
 	drawn, status = onTerminal(t, bin, []string{"TERM=xterm-256color"}, append(args, "--once", "--json"), nil)
 	if status != exitOK || strings.Contains(drawn, "\x1b") {
 		t.Errorf("as JSON: status %d: %q", status, drawn)
+	}
+}
+
+// An upload that takes long is shown: here the server reads nothing until it was.
+func TestPushOnATerminal(t *testing.T) {
+	seen := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-seen:
+		case <-r.Context().Done():
+		}
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			t.Error(err)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, `{"release":{"id":1,"product":"p","version":"2","size":1048576,"chunks":1024,"chunk_size":1024},"created":true}`)
+	}))
+	defer server.Close()
+	img, err := board.BuildImage(board.ImageSpec{Size: 1 << 20, Version: "2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := filepath.Join(t.TempDir(), "b.bin")
+	if err := os.WriteFile(image, img, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	closed := false
+	drawn, status := onTerminal(t, buildRunnel(t), []string{"TERM=xterm"}, []string{"push", image, "--product", "p", "--version", "2", "--server", server.URL, "--token", "x"},
+		func(drawn string) string {
+			if !closed && strings.Contains(drawn, "\ruploading ") {
+				closed = true
+				close(seen)
+			}
+			return ""
+		})
+	_, after, found := strings.Cut(drawn, "\r\x1b[K")
+	if status != exitOK || !found || !strings.Contains(drawn, "of 1,048,576 bytes") || !strings.Contains(after, "published p 2 (release 1)") {
+		t.Errorf("status %d: %q", status, drawn)
 	}
 }
 
