@@ -4,9 +4,7 @@
 package inspect
 
 import (
-	"bytes"
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 
 	"github.com/runnel-fota/runnel/core/esp32"
@@ -93,11 +91,13 @@ type Slot struct {
 
 // File says what data is. It never fails: what is wrong is in Error.
 func File(data []byte) *Report {
-	switch {
-	case len(data) == 0:
+	if len(data) == 0 {
 		return &Report{Kind: KindUnknown, Error: "the file is empty"}
-	case len(data) >= 1<<20 && len(data)%65536 == 0 && tableAt(data):
-		return flashDump(data)
+	}
+	if base, size, ok := flashAt(data); ok {
+		return flashDump(data, base, size)
+	}
+	switch {
 	case data[0] == esp32.ImageMagic:
 		return imageFile(data)
 	case len(data) >= 32 && binary.LittleEndian.Uint16(data) == 0x50AA:
@@ -105,127 +105,23 @@ func File(data []byte) *Report {
 	case len(data) == esp32.OTADataSize || len(data) == 2*esp32.EntrySize:
 		return otadataFile(data)
 	}
-	n := min(len(data), 16)
-	return &Report{Kind: KindUnknown, Error: fmt.Sprintf("not an ESP32 image (0xE9), partition table (AA 50), otadata pair (%d bytes) or flash dump: begins with % X",
-		esp32.OTADataSize, data[:n]), Offset: new(int64)}
+	hint := ""
+	if vectorTable(data) {
+		hint = "; it looks like firmware of a Cortex-M"
+	}
+	return &Report{Kind: KindUnknown, Offset: new(int64),
+		Error: fmt.Sprintf("not an ESP32 image (those begin with E9, this with % X), nor a partition table (AA 50), an otadata pair (%d bytes) or a flash dump%s",
+			data[:min(len(data), 4)], esp32.OTADataSize, hint)}
 }
 
-func tableAt(data []byte) bool {
-	return len(data) > esp32.TableOffset+32 && binary.LittleEndian.Uint16(data[esp32.TableOffset:]) == 0x50AA
-}
-
-func imageFile(data []byte) *Report {
-	im, at, err := ReadImage(data)
-	r := &Report{Kind: KindImage, Image: im}
-	if im.isBootloader(data) {
-		r.Kind = KindBootloader
-	}
-	if err != nil {
-		r.Error = fmt.Sprintf("%v at offset 0x%x (%d)", err, at, at)
-		r.Offset = &at
-	}
-	return r
-}
-
-// ReadImage reads an image from its first byte. On an error the offset of the
-// defect is told, and im holds what was read up to it.
-func ReadImage(data []byte) (im *Image, offset int64, err error) {
-	var c esp32.ImageCheck
-	c.Begin(esp32.AnyChip, uint32(min(len(data), MaxSize)))
-	err = c.Write(data)
-	if err == nil {
-		err = c.End()
-	}
-	offset = int64(c.Offset())
-	im = &Image{Segments: []Segment{}}
-	if len(data) < esp32.HeaderSize || data[0] != esp32.ImageMagic {
-		return im, offset, err
-	}
-	le := binary.LittleEndian
-	im.ChipID = le.Uint16(data[12:])
-	im.Chip = esp32.ChipName(im.ChipID)
-	if im.Chip == "" {
-		im.Chip = fmt.Sprintf("unknown (%d)", im.ChipID)
-	}
-	im.Entry = le.Uint32(data[4:])
-	im.segments(data)
-	bad, _ := err.(esp32.ImageError)
-	im.ChecksumOK = err == nil || bad == esp32.ErrHash
-	if data[23] == 1 {
-		ok := err == nil
-		im.SHA256OK = &ok
-	}
-	if err == nil {
-		im.Length = int64(c.Length())
-		im.Trailing = int64(len(data)) - im.Length
-		offset = 0
-	}
-	im.describe(data)
-	return im, offset, err
-}
-
-func (im *Image) segments(data []byte) {
-	le := binary.LittleEndian
-	at := int64(esp32.HeaderSize)
-	for range min(int(data[1]), esp32.MaxSegments) {
-		if at+esp32.SegmentHeaderSize > int64(len(data)) {
-			return
-		}
-		s := Segment{Address: le.Uint32(data[at:]), Length: le.Uint32(data[at+4:]), FileOffset: at + esp32.SegmentHeaderSize}
-		s.Mapped = esp32.Mapped(im.ChipID, s.Address)
-		im.Segments = append(im.Segments, s)
-		at = s.FileOffset + int64(s.Length)
-	}
-}
-
-const (
-	descOffset = 32
-	descSize   = 256
-	descMagic  = 0xABCD5432
-)
-
-// describe reads the app descriptor, or the bootloader's.
-func (im *Image) describe(data []byte) {
-	if len(data) < descOffset+descSize {
-		return
-	}
-	d := data[descOffset:]
-	le := binary.LittleEndian
-	switch {
-	case le.Uint32(d) == descMagic:
-		v := le.Uint32(d[4:])
-		im.SecureVersion = &v
-		im.Version, im.Project = text(d[16:48]), text(d[48:80])
-		im.Built = text(d[96:112]) + " " + text(d[80:96])
-		im.IDFVersion = text(d[112:144])
-		im.ELFSHA256 = hex.EncodeToString(d[144:176])
-	case d[0] == 80 && bytes.HasPrefix(d[8:], []byte("v")):
-		im.IDFVersion, im.Built = text(d[8:40]), text(d[40:64])
-	}
-}
-
-// isBootloader: a bootloader is loaded whole, an app has segments mapped from flash.
-func (im *Image) isBootloader(data []byte) bool {
-	if len(data) >= descOffset+4 && binary.LittleEndian.Uint32(data[descOffset:]) == descMagic || len(im.Segments) == 0 {
+// vectorTable: a stack pointer into RAM and a reset vector in Thumb code, as at the
+// start of what an ARM Cortex-M boots from.
+func vectorTable(data []byte) bool {
+	if len(data) < 8 {
 		return false
 	}
-	for _, s := range im.Segments {
-		if s.Mapped {
-			return false
-		}
-	}
-	return len(data) <= 64<<10
-}
-
-// text is a NUL-terminated field, cleaned for a terminal.
-func text(p []byte) string {
-	p, _, _ = bytes.Cut(p, []byte{0})
-	return string(bytes.Map(func(r rune) rune {
-		if r < 0x20 || r == 0x7F || r == 0xFFFD {
-			return '?'
-		}
-		return r
-	}, p))
+	sp, pc := binary.LittleEndian.Uint32(data), binary.LittleEndian.Uint32(data[4:])
+	return sp>>24 == 0x20 && sp%4 == 0 && pc%2 == 1 && pc < 0x20000000
 }
 
 func tableFile(data []byte) *Report {
@@ -255,6 +151,13 @@ func otadataFile(data []byte) *Report {
 		second = esp32.SectorSize
 	}
 	r.otadata(data, data[second:])
+	for i, e := range r.Entries {
+		if !e.Blank && !e.CRCOK {
+			at := int64(i*second + 28)
+			r.Error, r.Offset = fmt.Sprintf("record %d: its CRC does not match its sequence, at offset 0x%x (%d)", i, at, at), &at
+			break
+		}
+	}
 	return r
 }
 
@@ -287,41 +190,4 @@ func StateName(s uint32) string {
 		return "UNDEFINED"
 	}
 	return fmt.Sprintf("0x%08X", s)
-}
-
-func flashDump(data []byte) *Report {
-	r := &Report{Kind: KindFlash}
-	var t esp32.Table
-	i, err := t.Parse(data[esp32.TableOffset:], uint32(len(data)))
-	if err != nil {
-		at := int64(esp32.TableOffset + i*32)
-		r.Error, r.Offset = fmt.Sprintf("%v: entry %d at offset 0x%x", err, i, at), &at
-		return r
-	}
-	r.table(&t)
-	if p := t.Find(esp32.TypeData, esp32.SubtypeOTA); p != nil && p.Size >= esp32.OTADataSize {
-		r.otadata(data[p.Offset:], data[p.Offset+esp32.SectorSize:])
-	}
-	for i := range t.P[:t.N] {
-		p := &t.P[i]
-		if p.Type != esp32.TypeApp {
-			continue
-		}
-		s := Slot{Name: text(p.Name())}
-		if data[p.Offset] == 0xFF {
-			s.Error = "erased"
-			r.Slots = append(r.Slots, s)
-			continue
-		}
-		im, at, err := ReadImage(data[p.Offset : p.Offset+p.Size])
-		s.Image = im
-		if err != nil {
-			s.Error = fmt.Sprintf("%v at offset 0x%x", err, int64(p.Offset)+at)
-			if len(im.Segments) == 0 {
-				s.Image = nil
-			}
-		}
-		r.Slots = append(r.Slots, s)
-	}
-	return r
 }
