@@ -45,6 +45,16 @@ func (p *Progress) AtOnce() *Progress {
 	return p
 }
 
+// Restart measures anew: other work begins, and the next Set says where.
+func (p *Progress) Restart() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.start, p.began = p.now(), false
+}
+
 // Set says how far the work is. What comes faster than ten times a second is not
 // drawn, but the end is. A terminal that can't be written to ends the drawing,
 // not the work.

@@ -229,10 +229,21 @@ func TestProgress(t *testing.T) {
 	if out.String() != "\r\x1b[K" {
 		t.Errorf("cleared with %q", out.String())
 	}
+	// Other work: its rate is its own.
+	out.Reset()
+	p.Restart()
+	p.Set(500_000, 1_000_000)
+	c.at = c.at.Add(time.Second)
+	p.Set(510_240, 1_000_000)
+	if !strings.Contains(out.String(), " 10 KiB/s ") {
+		t.Errorf("after a restart: %q", out.String())
+	}
+	p.Clear()
+	out.Reset()
 	p.End()
 	c.at = c.at.Add(time.Second)
 	p.Set(500_000, 1_000_000)
-	if out.String() != "\r\x1b[K" {
+	if out.Len() != 0 {
 		t.Errorf("drawn after the end: %q", out.String())
 	}
 }
