@@ -217,6 +217,7 @@ func (l *boardLog) event(e device.Event) {
 	case device.EventOffer, device.EventResume:
 		l.last = 0
 		l.rate.reset(time.Now(), e.Bytes)
+		l.bar.Restart()
 		out.Version, out.Bytes, out.Total = string(l.up.Version()), e.Bytes, st.Size
 		l.lastPct = tenth(e.Bytes, st.Size)
 	case device.EventErase, device.EventVerifying, device.EventReported:
@@ -276,7 +277,7 @@ func (l *boardLog) emit(e boardEvent) {
 		return
 	}
 	l.bar.Clear()
-	_, l.err = fmt.Fprintln(l.w, e.line())
+	_, l.err = fmt.Fprintln(l.w, yes(e.Event == "step", "\n", "")+e.line())
 }
 
 // line is the event for people. Versions come from a server: control characters go.

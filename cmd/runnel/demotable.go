@@ -133,9 +133,10 @@ func (d *demo) finish(s summary) error {
 	t := tabwriter.NewWriter(&text, 0, 4, 3, ' ', 0)
 	line := func(what, format string, args ...any) { fmt.Fprintf(t, "%s\t%s\n", what, fmt.Sprintf(format, args...)) }
 	fmt.Fprintln(t)
-	line("a chunk in hand takes", "%s bytes of RAM (the original's page: %s - %s = %s bytes of heap)", term.Number(max(0, most-least)),
-		term.Number(originalBefore), term.Number(originalInHand), term.Number(originalBefore-originalInHand))
-	line("the updater takes in all", "%s bytes, its chunk buffer included; allocations a chunk: %g", term.Number(s.WorkingSet), s.Allocs)
+	line("RAM for a chunk in hand", "%s bytes", term.Number(max(0, most-least)))
+	line("  on the original's page", "%s - %s = %s bytes", term.Number(originalBefore), term.Number(originalInHand), term.Number(originalBefore-originalInHand))
+	line("RAM reserved, in all", "%s bytes", term.Number(s.WorkingSet))
+	line("allocations a chunk", "%g", s.Allocs)
 	line("image", "%s bytes in %s chunks of %s", term.Number(s.ImageBytes), term.Number(s.Chunks), term.Number(s.ChunkBytes))
 	line("fetched twice because of the cut", "%s bytes", term.Number(s.Refetched))
 	line("back to B after C's crash", "%s", yes(s.RolledBack, "yes", "no"))
