@@ -123,6 +123,11 @@ func showImage(t io.Writer, im *inspect.Image) {
 	row("idf version", im.IDFVersion)
 	row("built", im.Built)
 	row("elf sha256", im.ELFSHA256)
+	if im.Length == 0 { // neither was reached: they are not wrong, they are not there
+		row("length", "unknown: the image ends behind the file")
+		showSegments(t, im)
+		return
+	}
 	row("length", fmt.Sprintf("%d bytes", im.Length))
 	if im.Trailing > 0 {
 		row("trailing", fmt.Sprintf("%d bytes", im.Trailing))
@@ -134,6 +139,10 @@ func showImage(t io.Writer, im *inspect.Image) {
 	default:
 		row("sha256", yes(*im.SHA256OK, "right", "wrong"))
 	}
+	showSegments(t, im)
+}
+
+func showSegments(t io.Writer, im *inspect.Image) {
 	for i, s := range im.Segments {
 		fmt.Fprintf(t, "segment %d\t0x%08x  %8d bytes at 0x%06x%s\n", i, s.Address, s.Length, s.FileOffset, yes(s.Mapped, "  mapped", ""))
 	}
