@@ -5,11 +5,34 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 
 	"github.com/gofrs/flock"
 )
 
 type unlocker interface{ Unlock() error }
+
+// disk is what a chip needs of its file.
+type disk interface {
+	io.WriterAt
+	Sync() error
+	Close() error
+}
+
+// A flash file is a whole chip of these sizes: what ESP-IDF's tools know, and what
+// a file cut short by a crash or a full disk rarely is.
+const (
+	minFile   = 1 << 20
+	maxFile   = 128 << 20
+	fileBlock = 65536
+)
+
+func checkFileSize(path string, size int64) error {
+	if size < minFile || size > maxFile || size%fileBlock != 0 {
+		return fmt.Errorf("nor: %s has %d bytes: no whole flash chip of 1 to 128 MiB", path, size)
+	}
+	return nil
+}
 
 // ErrInUse: another process has the flash file open.
 var ErrInUse = errors.New("nor: flash file is in use by another process")
@@ -19,6 +42,9 @@ func Create(path string, cfg Config) (*Chip, error) {
 	c, err := New(cfg)
 	if err != nil {
 		return nil, err
+	}
+	if err := checkFileSize(path, int64(c.geo.Size)); err != nil {
+		return nil, err // Open would refuse it
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
@@ -52,8 +78,8 @@ func open(f *os.File, path string, cfg Config) (*Chip, error) {
 	if err != nil {
 		return nil, err
 	}
-	if st.Size() < 1<<20 || st.Size() > 128<<20 || st.Size()%65536 != 0 {
-		return nil, fmt.Errorf("nor: %s has %d bytes: no whole flash chip of 1 to 128 MiB", path, st.Size())
+	if err := checkFileSize(path, st.Size()); err != nil {
+		return nil, err
 	}
 	cfg.Size = uint32(st.Size())
 	c, err := New(cfg)
@@ -72,7 +98,7 @@ func open(f *os.File, path string, cfg Config) (*Chip, error) {
 
 // attach locks the file against a second process.
 func (c *Chip) attach(f *os.File, path string) error {
-	l := flock.New(path)
+	l := flock.New(lockPath(path))
 	ok, err := l.TryLock()
 	if err != nil {
 		return fmt.Errorf("nor: lock %s: %w", path, err)
@@ -82,6 +108,16 @@ func (c *Chip) attach(f *os.File, path string) error {
 	}
 	c.file, c.lock = f, l
 	return nil
+}
+
+// lockPath is the file that is locked: the flash file itself, by whatever name it
+// is reached. A lock on Windows keeps other handles from the bytes it covers, this
+// process's too, so there it is a file beside.
+func lockPath(path string) string {
+	if runtime.GOOS == "windows" {
+		return path + ".lock"
+	}
+	return path
 }
 
 // store writes changed cells through to the file. Its error ends the operation.
@@ -94,12 +130,15 @@ func (c *Chip) store(off, n uint32) {
 	}
 }
 
-// Close closes a file-backed chip.
+// errClosed: nothing would reach the file any more.
+var errClosed = fmt.Errorf("nor: flash file: %w", os.ErrClosed)
+
+// Close closes a file-backed chip. It can be read afterwards, and not changed.
 func (c *Chip) Close() error {
 	if c.file == nil {
 		return nil
 	}
 	err := errors.Join(c.diskErr, c.file.Sync(), c.lock.Unlock(), c.file.Close())
-	c.file = nil
+	c.file, c.diskErr = nil, errClosed
 	return err
 }

@@ -13,7 +13,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -82,7 +81,7 @@ type Chip struct {
 	shaky []uint64 // a bit per sector: an erase was cut, its bits are marginal
 	block cipher.Block
 	rng   *rand.Rand
-	file  *os.File
+	file  disk
 	lock  unlocker
 
 	page [pageSize]byte // on its way into the cells; a field, so that no operation allocates
@@ -196,6 +195,9 @@ func (c *Chip) ReadAt(p []byte, off uint32) error {
 
 // Program clears bits at off, a page at a time, in ascending order.
 func (c *Chip) Program(p []byte, off uint32) error {
+	if c.dead {
+		return flash.ErrPower
+	}
 	if off > c.geo.Size || uint32(len(p)) > c.geo.Size-off {
 		return flash.ErrRange
 	}
@@ -213,8 +215,8 @@ func (c *Chip) Program(p []byte, off uint32) error {
 }
 
 func (c *Chip) programPage(p []byte, off uint32) error {
-	if c.dead {
-		return flash.ErrPower
+	if c.diskErr != nil {
+		return c.diskErr
 	}
 	n := uint32(len(p))
 	for u := off / c.geo.ProgramSize; u < (off+n)/c.geo.ProgramSize; u++ {
@@ -227,11 +229,7 @@ func (c *Chip) programPage(p []byte, off uint32) error {
 	if cut.When == CutBefore {
 		return c.die()
 	}
-	if c.fail != nil {
-		if err := c.fail(op); err != nil {
-			return err
-		}
-	}
+	failed := c.fails(op)
 	c.stats.Programs++
 	c.stats.BytesProgrammed += uint64(n)
 	c.clock += c.cfg.Timing.program(n)
@@ -239,6 +237,10 @@ func (c *Chip) programPage(p []byte, off uint32) error {
 	copy(data, p)
 	if c.block != nil {
 		c.encrypt(data, off)
+	}
+	if failed != nil {
+		c.tearProgram(data, off, Cut{})
+		return failed
 	}
 	if cut.When == CutInside {
 		c.tearProgram(data, off, cut)
@@ -264,6 +266,9 @@ func (c *Chip) clear(data []byte, off, n uint32) {
 
 // Erase erases sectors, by block where a block is aligned and inside, ascending.
 func (c *Chip) Erase(off, length uint32) error {
+	if c.dead {
+		return flash.ErrPower
+	}
 	if off > c.geo.Size || length > c.geo.Size-off {
 		return flash.ErrRange
 	}
@@ -284,19 +289,15 @@ func (c *Chip) Erase(off, length uint32) error {
 }
 
 func (c *Chip) eraseUnit(off, n uint32) error {
-	if c.dead {
-		return flash.ErrPower
+	if c.diskErr != nil {
+		return c.diskErr
 	}
 	op := Op{Erase, off, n}
 	cut := c.before(op)
 	if cut.When == CutBefore {
 		return c.die()
 	}
-	if c.fail != nil {
-		if err := c.fail(op); err != nil {
-			return err
-		}
-	}
+	failed := c.fails(op)
 	if n == c.geo.EraseSize {
 		c.stats.SectorErases++
 		c.clock += c.cfg.Timing.Sector
@@ -306,6 +307,10 @@ func (c *Chip) eraseUnit(off, n uint32) error {
 	}
 	for s := off / c.geo.EraseSize; s < (off+n)/c.geo.EraseSize; s++ {
 		c.wear[s]++
+	}
+	if failed != nil {
+		c.tearErase(off, n, Cut{Done: n / 2})
+		return failed
 	}
 	if cut.When == CutInside {
 		c.tearErase(off, n, cut)
@@ -346,18 +351,26 @@ func (c *Chip) before(op Op) Cut {
 	return Cut{}
 }
 
+// fails asks whether the chip fails at an operation.
+func (c *Chip) fails(op Op) error {
+	if c.fail == nil {
+		return nil
+	}
+	return c.fail(op)
+}
+
 // Sync writes a file-backed chip through to the disk.
 func (c *Chip) Sync() error {
 	if c.dead {
 		return flash.ErrPower
 	}
-	if c.file == nil {
-		return nil
+	if c.file == nil || c.diskErr != nil {
+		return c.diskErr
 	}
 	if err := c.file.Sync(); err != nil {
 		return fmt.Errorf("nor: %w", err)
 	}
-	return c.diskErr
+	return nil
 }
 
 // Clock is the time that the operations so far take on a real chip.
@@ -377,8 +390,12 @@ func (c *Chip) SetLog(f func(Op)) { c.log = f }
 func (c *Chip) Raw() []byte { return c.mem }
 
 // Load puts data into the cells as a flasher tool does: no rules, no time, no
-// wear. On an encrypting chip data is encrypted first.
+// wear, and what a cut erase left marginal in the sectors that it touches is gone.
+// On an encrypting chip data is encrypted first.
 func (c *Chip) Load(off uint32, data []byte) error {
+	if c.diskErr != nil {
+		return c.diskErr
+	}
 	if off > c.geo.Size || uint32(len(data)) > c.geo.Size-off {
 		return flash.ErrRange
 	}
@@ -391,6 +408,9 @@ func (c *Chip) Load(off uint32, data []byte) error {
 	}
 	copy(c.mem[off:], data)
 	c.markUsed(off, uint32(len(data)))
+	for s := off / c.geo.EraseSize; s*c.geo.EraseSize < off+uint32(len(data)); s++ {
+		c.shaky[s/64] &^= 1 << (s % 64)
+	}
 	c.store(off, uint32(len(data)))
 	return c.diskErr
 }

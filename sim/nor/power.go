@@ -16,7 +16,8 @@ const (
 type Cut struct {
 	When CutWhen
 	// Done is, for CutInside of a program, how many bytes are done for good: whole
-	// program units in ascending order; the next up to 64 bytes are torn. Of an
+	// program units in ascending order; the next up to 64 bytes are torn, or one
+	// unit where it is larger. Of an
 	// erase: below a quarter of its length nothing happened yet, above three
 	// quarters the bits look erased but are marginal, between some are erased.
 	Done uint32
@@ -30,7 +31,7 @@ const tornChunk = 64 // bytes: what one SPI command of ESP-IDF's driver carries
 func (c *Chip) SetCut(f func(Op) Cut) { c.cut = f }
 
 // SetFail has f fail operations; flash.ErrErase and ErrProgram are what a dying
-// sector gives.
+// sector gives. The operation takes its time and leaves its range torn.
 func (c *Chip) SetFail(f func(Op) error) { c.fail = f }
 
 // SetReadFlip has f change what a read returns.
@@ -125,8 +126,18 @@ func (c *Chip) shake(p []byte, off uint32) {
 		}
 		lo := max(s*c.geo.EraseSize, off) - off
 		hi := min((s+1)*c.geo.EraseSize-off, uint32(len(p)))
-		if hi > lo && c.rng.UintN(4) == 0 {
-			p[lo+c.rng.Uint32N(hi-lo)] ^= 1 << c.rng.UintN(8)
+		if hi <= lo || c.rng.UintN(4) != 0 {
+			continue
+		}
+		at := lo + c.rng.Uint32N(hi-lo)
+		if c.block == nil {
+			p[at] ^= 1 << c.rng.UintN(8)
+			continue
+		}
+		// One bit of ciphertext is the whole block of plain text.
+		first := (off + at) &^ 15
+		for i := max(first, off) - off; i < min(first+16-off, uint32(len(p))); i++ {
+			p[i] = byte(c.rng.UintN(256))
 		}
 	}
 }
