@@ -292,6 +292,7 @@ func TestStateBothAreRunnings(t *testing.T) {
 	d.markInvalid(w)
 	wantStart(t, "ESP-IDF", w, d.e, 0)
 	wantStart(t, "ours", w, goalOf(t, start, 0, 2, boot.GoalRevert)(1), 1)
+	wantRecords(t, "protected: nothing to wipe", goalOf(t, start, 0, 2, boot.GoalProtect)(1), start[0], start[1])
 }
 
 // A rejected record's state is under no checksum. An erase that is cut half-way can
