@@ -74,7 +74,7 @@ func bootDump(w io.Writer, path string, noRollback, asJSON bool) error {
 		Steps   []string `json:"steps"`
 		Writes  []string `json:"writes"`
 		Error   string   `json:"error,omitempty"`
-	}{Steps: got.Steps, Writes: writes}
+	}{Steps: append(bootRecords(data), got.Steps...), Writes: writes}
 	if err != nil {
 		out.Error = err.Error()
 	} else {
@@ -96,6 +96,24 @@ func bootDump(w io.Writer, path string, noRollback, asJSON bool) error {
 		fmt.Fprintf(w, "running: %s\n", out.Running)
 	}
 	return err
+}
+
+// bootRecords says what the decision is made from.
+func bootRecords(data []byte) (steps []string) {
+	r := inspect.File(data)
+	for i, e := range r.Entries {
+		s := fmt.Sprintf("record %d: ", i)
+		switch {
+		case e.Blank:
+			s += "erased"
+		case !e.CRCOK:
+			s += "damaged"
+		default:
+			s += fmt.Sprintf("sequence %d, %s%s", e.Sequence, e.State, yes(r.Active != nil && *r.Active == i, ": it is in force", ""))
+		}
+		steps = append(steps, s)
+	}
+	return steps
 }
 
 func slotName(s boot.Slot) string {

@@ -49,7 +49,7 @@ func openTerminal(t *testing.T, cols, rows uint16) (program, person *os.File) {
 // that it has drawn so far, each time there is more; what see answers is typed.
 func onTerminal(t *testing.T, bin string, env, args []string, see func(drawn string) (typed string)) (drawn string, status int) {
 	t.Helper()
-	program, person := openTerminal(t, 80, 30)
+	program, person := openTerminal(t, 80, 60) // high enough that no line moves
 	cmd := exec.CommandContext(t.Context(), bin, args...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
@@ -83,7 +83,8 @@ func onTerminal(t *testing.T, bin string, env, args []string, see func(drawn str
 	return all.String(), cmd.ProcessState.ExitCode()
 }
 
-// once types keys when something was drawn, and no second time.
+// once types keys when something was drawn, and no second time. What a frame has in
+// common with the last one is not drawn again: only what comes up new is found.
 func once(what, keys string) func(string) string {
 	return func(drawn string) string {
 		if !strings.Contains(drawn, what) {
@@ -125,7 +126,7 @@ func TestBoardOnATerminal(t *testing.T) {
 	args := []string{"board", "run", "--flash", flash, "--server", p.url, "--id", "pump-7", "--psk", serveKey, "--poll", "50ms"}
 	const hideCursor, showCursor, colour = "\x1b[?25l", "\x1b[?25h", "\x1b[36m"
 
-	drawn, status := onTerminal(t, bin, []string{"TERM=xterm-256color", "NO_COLOR="}, args, once("downloading", "\x03"))
+	drawn, status := onTerminal(t, bin, []string{"TERM=xterm-256color", "NO_COLOR="}, args, once("of 1,048,576 bytes", "\x03"))
 	for _, want := range []string{hideCursor, colour, "pump-7 at http://127.0.0.1", "updater's RAM", "# running", "of 1,048,576 bytes", "power_cut"} {
 		if !strings.Contains(drawn, want) {
 			t.Errorf("the view does not show %q", want)
@@ -135,11 +136,14 @@ func TestBoardOnATerminal(t *testing.T) {
 		t.Errorf("after ctrl-C: status %d, the cursor is hidden: %q", status, drawn[max(0, len(drawn)-200):])
 	}
 
-	// The same board, powered on again: it goes on and ends on the new image. What
-	// did not change is not drawn again.
-	drawn, status = onTerminal(t, bin, []string{"TERM=xterm-256color", "NO_COLOR=1"}, args, once("up to date", "q"))
-	if status != exitOK || strings.Contains(drawn, colour) || !strings.Contains(drawn, "1 runs: up to date") {
+	// The same board, powered on again: it goes on and ends on the new image.
+	drawn, status = onTerminal(t, bin, []string{"TERM=xterm-256color", "NO_COLOR=1"}, append(args, "--once"), nil)
+	if status != exitOK || strings.Contains(drawn, colour) || !strings.Contains(drawn, "# running") {
 		t.Errorf("without colours: status %d: %q", status, drawn)
+	}
+	// q is a power cut too.
+	if drawn, status = onTerminal(t, bin, []string{"TERM=xterm-256color"}, args, once("# running", "q")); status != exitOK || !strings.Contains(drawn, "power_cut") {
+		t.Errorf("after q: status %d: %q", status, drawn)
 	}
 	drawn, status = onTerminal(t, bin, []string{"TERM=dumb"}, append(args, "--once"), nil)
 	if status != exitOK || strings.Contains(drawn, "\x1b") || !strings.Contains(drawn, "running       ota_1") {
