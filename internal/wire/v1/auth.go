@@ -23,7 +23,8 @@ var errWho = &fleet.Error{Code: fleet.CodeUnauthenticated, Message: "not authent
 // errReplay is for those who proved to have the key.
 func errReplay(msg string) error { return &fleet.Error{Code: fleet.CodeReplay, Message: msg} }
 
-// nobody's key lets an unknown device take as long as a known one.
+// nobody's key has an unknown device's MAC computed too. That the store is asked for
+// an unknown one each time may still show in the time: ids are no secret.
 var nobody fleet.Key
 
 // caller is who speaks.

@@ -240,3 +240,48 @@ func FuzzChunkQuery(f *testing.F) {
 		}
 	})
 }
+
+// deadlines notes what an upload asks of its connection.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	read, write time.Time
+}
+
+func (d *deadlines) SetReadDeadline(t time.Time) error  { d.read = t; return nil }
+func (d *deadlines) SetWriteDeadline(t time.Time) error { d.write = t; return nil }
+
+// An upload over a slow line has time, and then still for its answer: the server's
+// write time-out runs from the request's beginning. Who has no token gets neither.
+func TestUploadHasTime(t *testing.T) {
+	w := newWorld(t, nil)
+	for _, token := range []string{"", w.token} {
+		r := httptest.NewRequest("POST", v1.PathUpload, strings.NewReader("{}"))
+		if token != "" {
+			r.Header.Set("Authorization", "Bearer "+token)
+		}
+		d := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+		began := time.Now()
+		w.mux.ServeHTTP(d, r)
+		if good := token != ""; good != (d.read.Sub(began) >= 5*time.Minute) || good != d.write.After(d.read) {
+			t.Errorf("token %q: read until %v, write until %v", token, d.read.Sub(began), d.write.Sub(began))
+		}
+	}
+}
+
+// docs/security.md, the publisher of an image: v1's chunk MAC signs what he chose,
+// a request included. This is the protocol's; the test is there so that the page
+// stays true, and shows what is left: the nonce is used up like any other.
+func TestChunkMACSignsRequests(t *testing.T) {
+	w := newWorld(t, nil)
+	text := v1.PathManifest + "77" + w.unix()
+	w.publish("1", []byte(strings.Repeat("\xE9", 256)+text), 256)
+	ask := v1.PathChunk + "?chunk_number=1"
+	var chunk struct{ MAC string }
+	rec := w.do("GET", ask, "", signed("dev-1", testKey, ask, "1", w.unix())...)
+	if err := json.Unmarshal(rec.Body.Bytes(), &chunk); err != nil {
+		t.Fatal(err)
+	}
+	forged := []string{"Device-ID", "dev-1", "X-Nonce", "77", "X-Timestamp", w.unix(), "X-MAC", chunk.MAC}
+	w.want(w.do("GET", v1.PathManifest, "", forged...), 200, `"version":"1"`)
+	w.want(w.do("GET", v1.PathManifest, "", forged...), 401, "replay")
+}

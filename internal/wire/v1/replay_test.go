@@ -278,7 +278,9 @@ func TestSilentUnknownIsLoggedOnce(t *testing.T) {
 func TestHeadersAndEnvelope(t *testing.T) {
 	w := newWorld(t, nil)
 	const report = `{"fota_status":{}}`
-	headers := func(key fleet.Key, nonce string) []string { return signed("dev-1", key, v1.PathStatus, nonce, w.unix()) }
+	headers := func(key fleet.Key, nonce string) []string {
+		return signed("dev-1", key, v1.PathStatus, nonce, w.unix())
+	}
 	envelope := func(key fleet.Key, nonce string) string { return seal(key, nonce, w.unix(), report) }
 	other := fleet.Key{9}
 	for _, c := range []struct {
