@@ -200,3 +200,60 @@ func TestServeUsage(t *testing.T) {
 		t.Errorf("a wrong call made the data folder: %v", err)
 	}
 }
+
+// What a person sees: the address, and at the first start the token, which is also
+// in a file that only he can read; a product's shared key is warned about.
+func TestServeText(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "d")
+	start := func(between func(url, token string)) (text, log string) {
+		t.Helper()
+		ctx, cancel := context.WithCancel(t.Context())
+		out, w := io.Pipe()
+		var errOut bytes.Buffer
+		done := make(chan int, 1)
+		go func() {
+			done <- run(ctx, []string{"serve", "--data", data, "--listen", "127.0.0.1:0"}, nil, w, &errOut)
+			w.Close()
+		}()
+		r := bufio.NewReader(out)
+		for !strings.Contains(text, "ctrl-C") {
+			line, err := r.ReadString('\n')
+			if text += line; err != nil {
+				t.Fatalf("%q, %v", text, err)
+			}
+		}
+		url, _, _ := strings.Cut(text[strings.Index(text, "http://"):], "\n")
+		token, err := os.ReadFile(filepath.Join(data, "admin.token"))
+		if err != nil {
+			t.Error(err)
+		}
+		if between != nil {
+			between(url, strings.TrimSpace(string(token)))
+		}
+		cancel()
+		if code := <-done; code != 0 {
+			t.Errorf("status %d, %s", code, errOut.String())
+		}
+		return text, errOut.String()
+	}
+	var token string
+	text, _ := start(func(url, tk string) {
+		token = tk
+		for _, args := range []string{"devices product-key acme/pump --psk " + serveKey, "devices add p1 --product acme/pump"} {
+			var out bytes.Buffer
+			if code := run(t.Context(), append(strings.Fields(args), "--server", url, "--token", tk), nil, &out, &out); code != 0 {
+				t.Errorf("%s: %s", args, out.String())
+			}
+		}
+	})
+	if !strings.Contains(text, token) || len(token) < 40 {
+		t.Errorf("the first start does not show the token: %s", text)
+	}
+	again, log := start(nil)
+	if strings.Contains(again, token) || !strings.Contains(again, "Runnel serves at http://127.0.0.1:") {
+		t.Errorf("the second start shows: %s", again)
+	}
+	if !strings.Contains(log, "devices use their product's key") || strings.Contains(log, token) {
+		t.Errorf("the second start logs: %s", log)
+	}
+}
