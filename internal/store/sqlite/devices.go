@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/runnel-fota/runnel/internal/fleet"
@@ -172,9 +173,20 @@ func (s *Store) SaveSeen(ctx context.Context, seen []fleet.Seen) error {
 			return err
 		}
 	}
-	if len(seen) == 0 {
-		return nil
+	// In pieces: reports wait for each, and not for those of a whole fleet that polled in a second.
+	for part := range slices.Chunk(seen, seenBatch) {
+		if err := s.saveSeen(ctx, part); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// seenBatch is as many devices as other writes may have to wait for: at some 20 us
+// each, a disk's flush or two.
+const seenBatch = 512
+
+func (s *Store) saveSeen(ctx context.Context, seen []fleet.Seen) error {
 	return s.w.Do(ctx, func(t *tx) error {
 		for _, v := range seen {
 			if _, err := t.exec(`UPDATE devices SET
