@@ -81,9 +81,19 @@ func TestManyDevices(t *testing.T) {
 		fetch(i, 0, 1)
 	}
 	known := heap()
-	// From here on the store answers nothing.
+	// From here on the store answers nothing. It has every device's nonce.
 	if err := w.wire.Flush(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	written := 0
+	list, err := w.store.ListDevices(t.Context())
+	for _, d := range list {
+		if d.Nonce == 1 && d.Clocked && d.Signed {
+			written++
+		}
+	}
+	if err != nil || written != devices {
+		t.Errorf("%d of %d devices are written, %v", written, devices, err)
 	}
 	w.close()
 	for c := 1; c < chunks; c++ {

@@ -8,8 +8,9 @@ import (
 
 // forwarding are headers that proxies add: a request that has one came from
 // elsewhere, whatever its address says.
-var forwarding = []string{"Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto",
-	"X-Forwarded-Server", "X-Forwarded-Port", "X-Real-Ip", "Cf-Connecting-Ip", "True-Client-Ip", "X-Client-Ip"}
+// X-Forwarded and all that begin with it are looked for too.
+var forwarding = []string{"Forwarded", "Via", "X-Real-Ip", "Cf-Connecting-Ip", "True-Client-Ip", "X-Client-Ip",
+	"X-Cluster-Client-Ip", "X-Original-Forwarded-For", "Fastly-Client-Ip", "Fly-Client-Ip"}
 
 // notLocal says why a request does not come from a script on this machine, "" if
 // it does. The Host is checked against DNS rebinding, Origin and Sec-Fetch-Site
@@ -26,6 +27,11 @@ func notLocal(r *http.Request) string {
 	}
 	for _, h := range forwarding {
 		if len(r.Header.Values(h)) > 0 {
+			return "a proxy forwards"
+		}
+	}
+	for h := range r.Header {
+		if strings.HasPrefix(h, "X-Forwarded") {
 			return "a proxy forwards"
 		}
 	}

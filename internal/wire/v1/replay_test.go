@@ -309,3 +309,55 @@ func TestHeadersAndEnvelope(t *testing.T) {
 		}
 	}
 }
+
+// A device that was downloading when the server stopped gets the rest of the same
+// release, though a newer one came up and it has not polled since.
+func TestOfferAfterRestart(t *testing.T) {
+	w := newWorld(t, nil)
+	a, b := strings.Repeat("a", 2048), strings.Repeat("b", 2048)
+	w.publish("a", []byte(a), 1024)
+	n := 0
+	get := func(target string) string {
+		n++
+		return w.do("GET", target, "", signed("dev-1", testKey, target, fmt.Sprint(n), w.unix())...).Body.String()
+	}
+	get(v1.PathManifest)
+	n++
+	w.want(w.do("POST", v1.PathStatus, seal(testKey, fmt.Sprint(n), w.unix(), `{"fota_status":{"chunk_received":1,"total_chunks":2}}`), "Device-ID", "dev-1"), 200, "success")
+	w.publish("b", []byte(b), 1024)
+	w.close()
+	w.open(nil)
+	n += 10
+	if body := get(v1.PathChunk + "?chunk_number=1"); !strings.Contains(body, `"data":"YWFh`) {
+		t.Errorf("after the restart: %.60s", body)
+	}
+	get(v1.PathManifest)
+	if body := get(v1.PathChunk + "?chunk_number=1"); !strings.Contains(body, `"data":"YmJi`) {
+		t.Errorf("after the next poll: %.60s", body)
+	}
+}
+
+// A field of the wrong type was not said; the others count.
+func TestFieldsOfWrongType(t *testing.T) {
+	w := newWorld(t, nil)
+	w.publish("1", testImage(4096), 1024)
+	for i, c := range []struct {
+		status string
+		chunks int
+	}{
+		{`{"chunk_received":1,"verified":"no","error":5,"boot_status":[],"progress":{}}`, 1},
+		{`{"chunk_received":"2","total_chunks":4,"progress":50}`, 2}, // by the percentage
+		{`{"chunk_received":3,"total_chunks":null,"rollback":"yes","boot_count":-1,"new_version":7}`, 3},
+		{`{"chunk_received":99999999999999999999}`, 3},
+		{`{"chunk_received":-1,"progress":101}`, 3},
+		{`{"chunk_received":5}`, 3}, // more than there are
+		{`{}`, 3},
+	} {
+		body := seal(testKey, fmt.Sprint(i+1), w.unix(), `{"fota_status":`+c.status+`}`)
+		w.want(w.do("POST", v1.PathStatus, body, "Device-ID", "dev-1"), 200, `{"status":"success"}`)
+		dep, err := w.store.Deployment(t.Context(), "dev-1")
+		if err != nil || dep.ChunksReceived != c.chunks || dep.State != fleet.StateDownloading {
+			t.Errorf("%s: %+v, %v", c.status, dep, err)
+		}
+	}
+}
