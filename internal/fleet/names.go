@@ -101,6 +101,9 @@ func ValidateDeviceID(s string) error {
 			return Errorf(CodeInvalid, "device id %q has %q at byte %d: only printable ASCII without spaces is allowed", s, s[i:i+1], i)
 		}
 	}
+	if strings.Trim(s, ".") == "" {
+		return Errorf(CodeInvalid, "device id %q has dots alone: in the API's paths it would be a step", s)
+	}
 	if s == AllDevices {
 		return Errorf(CodeInvalid, "device id %q is taken: in an order it means every device", s)
 	}

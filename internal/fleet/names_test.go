@@ -29,7 +29,7 @@ func TestValidateVersion(t *testing.T) {
 func TestValidateDeviceID(t *testing.T) {
 	for s, ok := range map[string]bool{
 		"inverter-1": true, "a": true, "AA:BB:CC": true, "~!": true, strings.Repeat("d", 64): true,
-		"": false, "a b": false, "a\t": false, "ä": false, "all": false, "\x7f": false, strings.Repeat("d", 65): false,
+		"": false, "a b": false, "a\t": false, "ä": false, "all": false, ".": false, "..": false, ".a": true, "\x7f": false, strings.Repeat("d", 65): false,
 	} {
 		check(t, "device id", s, ValidateDeviceID(s), ok)
 	}
