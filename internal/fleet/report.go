@@ -249,9 +249,10 @@ func (a *applier) verify() {
 		return
 	}
 	// Many clients send false along with every chunk: that is no verdict.
-	verdict := a.chunks < 0 && a.progress < 0 || a.err != "" && !a.faulty
+	alone := a.chunks < 0 && a.progress < 0
+	verdict := alone || a.err != "" && !a.faulty
 	// Of a client whose first word is the verdict, an error says that it is one.
-	begins := a.dep.State == "" && a.err != ""
+	begins := a.dep.State == "" && alone && a.err != ""
 	if !verdict || a.said.boot != "" || a.rollback || !a.active() && !begins && !a.names() {
 		return
 	}

@@ -68,6 +68,7 @@ func TestApplyReport(t *testing.T) {
 		{"not verified", in(StateVerifying, 10), Report{Verified: ptr(false)}, StateFailed, 10, "verification failed", "verification_failed"},
 		{"not verified, with a reason", in(StateVerifying, 10), Report{Verified: ptr(false), Error: ptr("SHA-256 differs"), NewVersion: ptr("2.0")}, StateFailed, 10, "SHA-256 differs", "verification_failed"},
 		{"not verified, nothing begun, not named", none, Report{Verified: ptr(false)}, "", 0, "", ""},
+		{"trouble at the beginning", none, Report{Verified: ptr(false), Progress: ptr(0.0), Error: ptr("no Wi-Fi, trying again")}, "", 0, "", "device_error"},
 		{"not verified, nothing begun, with a reason", none, Report{Verified: ptr(false), Error: ptr("SHA-256 differs")}, StateFailed, 0, "SHA-256 differs", "verification_failed"},
 		{"not verified, nothing begun, named", none, Report{Verified: ptr(false), NewVersion: ptr("2.0")}, StateFailed, 0, "verification failed", "verification_failed"},
 		{"the last chunk and all that follows in one", in(StateDownloading, 9),
