@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -50,7 +52,10 @@ func openTerminal(t *testing.T, cols, rows uint16) (program, person *os.File) {
 func onTerminal(t *testing.T, bin string, env, args []string, see func(drawn string) (typed string)) (drawn string, status int) {
 	t.Helper()
 	program, person := openTerminal(t, 80, 60) // high enough that no line moves
-	cmd := exec.CommandContext(t.Context(), bin, args...)
+	// What never comes up on the screen would be waited for for ever.
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, bin, args...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
