@@ -14,20 +14,24 @@ import (
 // chips are of all sorts: the ESP32's, small and large sectors, units of 1 to 256
 // bytes, with and without blocks, plain and encrypting.
 func chips() map[string]nor.Config {
+	const size = 40 * 4096 // two blocks and a half
 	m := map[string]nor.Config{
-		"w25q32":         {Size: 1 << 20},
+		"w25q32":         {},
 		"small-sectors":  {Size: 32 << 10, EraseSize: 256, BlockEraseSize: 4096, ProgramSize: 4},
-		"large-sectors":  {Size: 1 << 20, EraseSize: 128 << 10, BlockEraseSize: nor.NoBlocks, ProgramSize: 16},
-		"encrypt-32":     {Size: 1 << 20, Encrypt: true, ProgramSize: 32},
+		"large-sectors":  {Size: 8 * 128 << 10, EraseSize: 128 << 10, BlockEraseSize: nor.NoBlocks, ProgramSize: 16},
+		"encrypt-32":     {Size: size, Encrypt: true, ProgramSize: 32},
 		"encrypt-small":  {Size: 32 << 10, EraseSize: 256, BlockEraseSize: 1024, Encrypt: true, ProgramSize: 256},
-		"blocks-of-32k":  {Size: 1 << 20, BlockEraseSize: 32 << 10},
+		"blocks-of-32k":  {Size: size, BlockEraseSize: 32 << 10},
 		"uneven-in-size": {Size: 27 * 4096},
 	}
 	for _, unit := range []uint32{1, 4, 16, 256} {
+		if testing.Short() && unit != 16 {
+			continue
+		}
 		for name, block := range map[string]uint32{"blocks": 0, "sectors": nor.NoBlocks} {
 			for _, encrypt := range []bool{false, true} {
 				m[fmt.Sprintf("unit-%d,%s,encrypt=%v", unit, name, encrypt)] =
-					nor.Config{Size: 1 << 20, BlockEraseSize: block, ProgramSize: unit, Encrypt: encrypt}
+					nor.Config{Size: size, BlockEraseSize: block, ProgramSize: unit, Encrypt: encrypt}
 			}
 		}
 	}

@@ -84,7 +84,7 @@ func TestTornPage(t *testing.T) {
 		partly := 0
 		for done := uint32(0); done <= 256; done += 8 {
 			for seed := uint64(0); seed < 4; seed++ {
-				c := newChip(t, nor.Config{Size: 1 << 20, ProgramSize: unit, Seed: seed})
+				c := newChip(t, nor.Config{Size: 8192, ProgramSize: unit, Seed: seed})
 				data := noise(seed+10, 256)
 				cutNext(c, nor.Cut{When: nor.CutInside, Done: done})
 				wantPower(t, "program", c.Program(data, 0x300))

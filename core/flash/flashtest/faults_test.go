@@ -102,7 +102,7 @@ var broken = map[fault][]string{
 	geometryChanges:    {"Geometry"},
 }
 
-var plain = flash.Geometry{Size: 0x40000, EraseSize: 4096, BlockEraseSize: 65536, ProgramSize: 16, ErasedByte: 0xFF, ErasedReadable: true}
+var plain = flash.Geometry{Size: 0x28000, EraseSize: 4096, BlockEraseSize: 65536, ProgramSize: 16, ErasedByte: 0xFF, ErasedReadable: true}
 
 // find runs a check on a device; a panic of the device is a finding.
 func find(c check, dev flash.Device, driver bool) (err error) {
@@ -177,11 +177,11 @@ func TestOverwritingDriverIsFound(t *testing.T) {
 // A driver that takes blocks where its Area has them, not its chip.
 func TestWrongBlocksBehindAnAreaAreFound(t *testing.T) {
 	chip := newRAM(plain)
-	w := newWindow(t, chip, 0x1000, 0x3F000)
+	w := newWindow(t, chip, 0x1000, 0x27000)
 	if err := find(checkNamed(t, "EraseOrder"), w, false); err != nil {
 		t.Fatal(err)
 	}
-	if find(checkNamed(t, "EraseOrder"), &liar{newWindow(t, newRAM(plain), 0x1000, 0x3F000)}, false) == nil {
+	if find(checkNamed(t, "EraseOrder"), &liar{newWindow(t, newRAM(plain), 0x1000, 0x27000)}, false) == nil {
 		t.Error("an area that says it starts elsewhere passes")
 	}
 }

@@ -188,8 +188,8 @@ func (r *rig) read(off, n uint32) ([]byte, error) {
 	if err := r.dev.ReadAt(p, off); err != nil {
 		return nil, fmt.Errorf("ReadAt(%d bytes, 0x%x): %w", n, off, err)
 	}
-	for i, b := range buf {
-		if (i < guard || i >= guard+int(n)) && b != 0xA5 {
+	for i := 0; i < guard; i++ {
+		if buf[i] != 0xA5 || buf[guard+int(n)+i] != 0xA5 {
 			return nil, fmt.Errorf("ReadAt(%d bytes, 0x%x) wrote beside p", n, off)
 		}
 	}
@@ -198,7 +198,7 @@ func (r *rig) read(off, n uint32) ([]byte, error) {
 
 func (r *rig) expect(what string, off uint32, want []byte) error {
 	got, err := r.read(off, uint32(len(want)))
-	if err != nil {
+	if err != nil || bytes.Equal(got, want) {
 		return err
 	}
 	for i := range want {

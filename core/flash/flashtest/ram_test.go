@@ -124,7 +124,7 @@ func (m *ram) Program(p []byte, off uint32) error {
 	n := uint32(len(p))
 	for i := uint32(0); i < n; i++ {
 		at := (off + i) % m.geo.Size
-		if m.used[at] && !m.lax && !m.is(programsTwice) {
+		if m.used[at] && !m.lax && m.fault != programsTwice {
 			if m.is(programsBlankTwice) && m.mem[at] == m.geo.ErasedByte {
 				continue
 			}
@@ -158,16 +158,16 @@ func (m *ram) put(p []byte, off uint32) {
 	if m.is(shortPrograms) && n > 256 {
 		n = 256
 	}
-	for i := uint32(0); i < n; i++ {
-		at := (off + i) % m.geo.Size
-		if m.is(wrapsInPage) {
-			at = page + (off+i)%256
+	for i, v := range p[:n] {
+		at := (off + uint32(i)) % m.geo.Size
+		if m.fault == wrapsInPage {
+			at = page + (off+uint32(i))%256
 		}
-		v := p[i] ^ m.pad(at)
-		switch {
-		case m.is(ors):
+		v ^= m.pad(at)
+		switch m.fault {
+		case ors:
 			m.mem[at] |= v
-		case m.is(overwrites):
+		case overwrites:
 			m.mem[at] = v
 		default:
 			m.mem[at] = (m.mem[at] ^ e | v ^ e) ^ e
@@ -228,15 +228,13 @@ func (m *ram) eraseUnit(off, n uint32) {
 	case m.is(blockErasesSector) && n > m.geo.EraseSize:
 		end = off + m.geo.EraseSize
 	}
+	value := m.geo.ErasedByte
+	if m.is(erasesToZero) {
+		value = ^value
+	}
 	for at := off; at < end; at++ {
 		i := at % m.geo.Size
-		m.mem[i], m.used[i] = m.geo.ErasedByte, false
-		if m.is(erasesToZero) {
-			m.mem[i] = ^m.geo.ErasedByte
-		}
-		if m.is(keepsUsed) {
-			m.used[i] = at%2 == 0
-		}
+		m.mem[i], m.used[i] = value, m.fault == keepsUsed && at%2 == 0
 	}
 	if m.is(marksOnly) {
 		for at := off; at < end; at++ {
