@@ -25,7 +25,7 @@ type Answer struct {
 // Offer is a release that the device may fetch.
 type Offer struct {
 	Manifest        []byte // SHA-256 of its envelope
-	Stream          []byte // a path on this server, or a URL: printable ASCII without spaces
+	Stream          []byte // SHA-256 of the stream file
 	FileLength      uint64 // of the stream file, bytes
 	Epoch, Sequence uint32
 	ManifestLength  uint32 // of the envelope, bytes
@@ -43,7 +43,7 @@ func (m *Answer) valid() bool {
 }
 
 func (o *Offer) valid() bool {
-	return len(o.Manifest) == DigestSize && isName(o.Stream) && len(o.Stream) <= MaxStream && o.Sequence != 0
+	return len(o.Manifest) == DigestSize && len(o.Stream) == DigestSize && o.Sequence != 0
 }
 
 // Encode puts the body into buf and returns it.
@@ -69,7 +69,7 @@ func (m *Answer) Encode(buf []byte, mac MAC) ([]byte, Error) {
 		field(&w, 1, uint64(o.Sequence))
 		fieldBytes(&w, 2, o.Manifest)
 		field(&w, 3, uint64(o.ManifestLength))
-		fieldText(&w, 4, o.Stream)
+		fieldBytes(&w, 4, o.Stream)
 		field(&w, 5, uint64(o.Chunk))
 		field(&w, 6, o.FileLength)
 	}
@@ -162,7 +162,7 @@ func (o *Offer) read(r *cbor.Reader) {
 		case 3:
 			o.ManifestLength = u32(r)
 		case 4:
-			o.Stream = r.Text(MaxStream)
+			o.Stream = r.Fixed(DigestSize)
 		case 5:
 			o.Chunk = u32(r)
 		case 6:

@@ -28,7 +28,6 @@ const (
 	MaxDevice   = 64
 	MaxVersion  = 64
 	MaxHardware = 32
-	MaxStream   = 200
 	MaxToken    = 32
 	MaxSlots    = 16
 )
