@@ -200,7 +200,7 @@ func TestSizes(t *testing.T) {
 		{"Enrol", unsafe.Sizeof(Enrol{}), 96},
 		{"Enrolled", unsafe.Sizeof(Enrolled{}), 80},
 	} {
-		t.Logf("%s %d bytes on 64 bits", c.name, c.size)
+		t.Logf("%s %d bytes with pointers of %d", c.name, c.size, unsafe.Sizeof(uintptr(0)))
 		if c.size > c.most {
 			t.Errorf("%s takes %d bytes, at most %d are allowed", c.name, c.size, c.most)
 		}
