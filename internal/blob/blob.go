@@ -32,3 +32,24 @@ type Store interface {
 	// more is the caller's business.
 	Delete(ctx context.Context, d fleet.Digest) error
 }
+
+// Stager is the power to take bytes whose fate is decided once all of them are
+// there and were read again.
+type Stager interface {
+	// Stage makes sure of the room for so many bytes (CodeNoSpace) and answers a place for them;
+	// more may be written while there is more room, fewer are as good. 0: not known.
+	Stage(ctx context.Context, room int64) (Staged, error)
+}
+
+// Staged is a blob before it has a name. One goroutine uses it. Until Commit it
+// is in no list, and a crash leaves nothing of it. It ends with Commit or Abort.
+type Staged interface {
+	io.Writer
+	// ReadAt reads what was written.
+	io.ReaderAt
+	// Commit gives it its name: all that Put says of a blob is then true of it. Where it returns
+	// an error, there is nothing new in the store.
+	Commit(ctx context.Context) (d fleet.Digest, created bool, err error)
+	// Abort forgets it; after Commit it does nothing.
+	Abort()
+}

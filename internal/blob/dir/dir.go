@@ -172,6 +172,11 @@ func (p *put) run(ctx context.Context, src io.Reader, size int64) (fleet.Digest,
 	if size >= 0 && p.written != size {
 		return digest, false, fleet.Errorf(fleet.CodeInvalid, "%d bytes were announced, %d came", size, p.written)
 	}
+	return p.finish(ctx)
+}
+
+// finish makes a blob of what was written.
+func (p *put) finish(ctx context.Context) (digest fleet.Digest, created bool, err error) {
 	p.sha.Sum(digest[:0])
 	if p.allocated > p.written {
 		if err := p.f.Truncate(p.written); err != nil {
@@ -190,7 +195,7 @@ func (p *put) run(ctx context.Context, src io.Reader, size int64) (fleet.Digest,
 	if err := f.Close(); err != nil {
 		return digest, false, diskError("close the file", err)
 	}
-	created, err := p.publish(ctx, digest)
+	created, err = p.publish(ctx, digest)
 	return digest, created, err
 }
 

@@ -18,6 +18,7 @@ type ops struct {
 // file is what a blob is written to.
 type file interface {
 	io.Writer
+	io.ReaderAt
 	// Allocate takes room up to n bytes of the file, where the file system can.
 	Allocate(n int64) error
 	Truncate(n int64) error
