@@ -15,7 +15,8 @@ type ops struct {
 	free    func(path string) (int64, error) // bytes that this user may still take
 }
 
-// file is what a blob is written to.
+// file is what a blob is written to. Seven methods because each is a step at
+// which a disk can fail, but ReadAt, which staged bytes are read back with.
 type file interface {
 	io.Writer
 	io.ReaderAt
