@@ -26,6 +26,11 @@ const (
 	drain             = 10 * time.Second // for requests in progress when the server stops
 	// DefaultMaxRequests at once: each has a goroutine and a few buffers, some 30 KiB.
 	DefaultMaxRequests = 2048
+	// DefaultSendBuffer is what the system may hold of an answer on its way, in bytes. Left to
+	// itself Linux lets that grow to megabytes, which leave the processor's caches before they
+	// are sent: a download on one machine is twice as fast with this (bench/README.md). It
+	// carries 10 Mbit/s over a round trip of 100 ms, which is more than a device takes.
+	DefaultSendBuffer = 128 << 10
 )
 
 // Server serves a mux on a listener.
@@ -48,6 +53,27 @@ func New(mux *http.ServeMux, maxRequests int, log *slog.Logger) *Server {
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}}
+}
+
+// SetSendBuffer sets how much of an answer the system may hold, in bytes; 0
+// leaves it to the system. It is called before Serve. The connections stay what
+// they are: sendfile needs them so.
+func (s *Server) SetSendBuffer(bytes int) {
+	if bytes <= 0 {
+		return
+	}
+	s.http.ConnState = func(c net.Conn, state http.ConnState) {
+		if state != http.StateNew {
+			return
+		}
+		if t, ok := c.(*tls.Conn); ok {
+			c = t.NetConn()
+		}
+		if b, ok := c.(interface{ SetWriteBuffer(int) error }); ok {
+			// A hint: a system that does not take it sends all the same.
+			_ = b.SetWriteBuffer(bytes)
+		}
+	}
 }
 
 // limit turns requests beyond n away, to come back at times that are spread.
