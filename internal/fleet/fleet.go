@@ -60,7 +60,15 @@ type Release struct {
 	// PublishedAt is whole seconds, UTC, and strictly rising per product: v1
 	// devices tell newer from older by it (uploaded_at).
 	PublishedAt time.Time
+
+	// Of its manifest; all zero for an unsigned release.
+	Epoch, Sequence, SecurityVersion uint32
+	ManifestDigest                   Digest // SHA-256 of the envelope
+	Hardware                         string // for people
 }
+
+// Signed says whether the release has a manifest.
+func (r Release) Signed() bool { return r.Sequence != 0 }
 
 // Chunks is how many chunks the image has.
 func (r Release) Chunks() int {
@@ -100,6 +108,19 @@ type Device struct {
 	// RetryAt moves the PublishedAt that this device is shown, so that it tries a release again
 	// that it found bad. Zero: not asked for.
 	RetryAt time.Time
+	// RollbackNumber names the latest order to go back on the native wire: a device does what it was
+	// told by one number once. 0: there was none.
+	RollbackNumber uint32
+
+	// StrongestWire is the strongest that it has spoken: weaker ones are refused under its name
+	// until an operator resets that.
+	StrongestWire Wire
+	NativeNonce   uint64 // the highest that is stored
+	NativeKeys    int    // native keys that live
+	// What it says of itself over the native wire: Hardware for people, the numbers those of the
+	// image that it confirmed last and of the key list that it holds.
+	Hardware                                      string
+	Epoch, Sequence, SecurityVersion, ListVersion uint32
 }
 
 // DeploymentState is one of the glossary's words; frozen, stored as text.
@@ -110,10 +131,13 @@ const (
 	StateDownloading DeploymentState = "downloading"
 	StateVerifying   DeploymentState = "verifying"
 	StateRebooting   DeploymentState = "rebooting"
+	StateTrial       DeploymentState = "trial"
 	StateConfirmed   DeploymentState = "confirmed"
 	StateReverted    DeploymentState = "reverted"
+	StateUnproven    DeploymentState = "unproven" // the device tries again by itself
 	StateFailed      DeploymentState = "failed"
 	StateCancelled   DeploymentState = "cancelled"
+	StateSkipped     DeploymentState = "skipped"
 )
 
 // Deployment is one device and one release.
@@ -172,9 +196,11 @@ type Report struct {
 type Releases interface {
 	// Publish stores the release (ID, State and PublishedAt are set here) and logs
 	// firmware_uploaded, in one transaction. The same product and version with the same digest and chunk
-	// size answers the stored one and created=false; with another digest: CodeConflict.
+	// size answers the stored one and created=false; with another digest: CodeConflict. A product
+	// that takes signed images only (Policies) refuses it with CodeForbidden.
 	Publish(ctx context.Context, r Release, now time.Time) (stored Release, created bool, err error)
 	Release(ctx context.Context, id int64) (Release, error)
+	// ReleaseByVersion is the newest of that version: a signed image may be issued anew under it.
 	ReleaseByVersion(ctx context.Context, product, version string) (Release, error)
 	// List is newest first; product "" means all.
 	ListReleases(ctx context.Context, product string) ([]Release, error)
@@ -231,7 +257,8 @@ type Deployments interface {
 
 // Catalogue lets a reader hold all releases in memory and know when to read again.
 type Catalogue interface {
-	// Generation rises with every change of releases. It costs no SQL.
+	// Generation rises with every change of releases, policies and key lists, and when a key is
+	// retired. It costs no SQL.
 	Generation(ctx context.Context) (int64, error)
 	// Snapshot is all releases, newest first, and the generation that they are of.
 	Snapshot(ctx context.Context) (generation int64, releases []Release, err error)

@@ -118,7 +118,7 @@ func RetryDue(d Device, dep Deployment) bool {
 // Ended says that a deployment is over: only an order begins another.
 func (s DeploymentState) Ended() bool {
 	switch s {
-	case StateConfirmed, StateReverted, StateFailed, StateCancelled:
+	case StateConfirmed, StateReverted, StateFailed, StateCancelled, StateSkipped:
 		return true
 	}
 	return false

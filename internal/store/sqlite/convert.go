@@ -34,37 +34,50 @@ func flag(b bool) int64 {
 // scanner is a row, or rows.
 type scanner interface{ Scan(...any) error }
 
-const releaseColumns = `r.id, r.product, r.version, r.digest, r.size, r.chip, r.project, r.app_version, r.idf_version, r.chunk_size, r.state, r.published_at`
+const releaseColumns = `r.id, r.product, r.version, r.digest, r.size, r.chip, r.project, r.app_version, r.idf_version, r.chunk_size, r.state, r.published_at,
+ r.epoch, r.sequence, r.security_version, r.hardware, r.manifest_digest`
 
-func scanRelease(row scanner) (r fleet.Release, err error) {
-	var digest []byte
+func scanRelease(row scanner) (fleet.Release, error) { return scanReleaseAnd(row) }
+
+// scanReleaseAnd reads more columns behind a release's.
+func scanReleaseAnd(row scanner, more ...any) (r fleet.Release, err error) {
+	var digest, manifest []byte
 	var at int64
-	err = row.Scan(&r.ID, &r.Product, &r.Version, &digest, &r.Image.Size, &r.Image.Chip, &r.Image.Project,
-		&r.Image.AppVersion, &r.Image.IDFVersion, &r.ChunkSize, &r.State, &at)
+	err = row.Scan(append([]any{&r.ID, &r.Product, &r.Version, &digest, &r.Image.Size, &r.Image.Chip, &r.Image.Project,
+		&r.Image.AppVersion, &r.Image.IDFVersion, &r.ChunkSize, &r.State, &at,
+		&r.Epoch, &r.Sequence, &r.SecurityVersion, &r.Hardware, &manifest}, more...)...)
 	copy(r.Image.Digest[:], digest)
+	copy(r.ManifestDigest[:], manifest)
 	r.PublishedAt = fromMicros(at)
 	return r, err
 }
 
 const deviceColumns = `d.id, d.product, d.added_at, d.last_seen, d.running_version, d.nonce, d.clocked, d.signed,
- d.rollback_wanted, d.rollback_reason, d.rollback_sent_at, d.retry_at,
- EXISTS (SELECT 1 FROM keys k WHERE k.owner_kind = 'device' AND k.owner = d.id AND k.purpose = 'v1' AND k.state = 'active')`
+ d.rollback_wanted, d.rollback_reason, d.rollback_sent_at, d.retry_at, d.rollback_number,
+ d.strongest_wire, d.native_nonce, d.hardware, d.epoch, d.sequence, d.security_version, d.list_version,
+ EXISTS (SELECT 1 FROM keys k WHERE k.owner_kind = 'device' AND k.owner = d.id AND k.purpose = 'v1' AND k.state = 'active'),
+ (SELECT count(*) FROM keys k WHERE k.owner_kind = 'device' AND k.owner = d.id AND k.purpose = 'native' AND k.state = 'active')`
 
-// scanDevice reads all but an assurance by the product's key: see Store.assure.
-func scanDevice(row scanner) (d fleet.Device, err error) {
-	var added, seen, sent, retry, nonce int64
+// scanDeviceAnd reads all but an assurance by the product's key: see assure. more are columns behind a device's.
+func scanDeviceAnd(row scanner, more ...any) (d fleet.Device, err error) {
+	var added, seen, sent, retry, nonce, native int64
 	var own bool
-	err = row.Scan(&d.ID, &d.Product, &added, &seen, &d.RunningVersion, &nonce, &d.Clocked, &d.Signed,
-		&d.RollbackWanted, &d.RollbackReason, &sent, &retry, &own)
+	err = row.Scan(append([]any{&d.ID, &d.Product, &added, &seen, &d.RunningVersion, &nonce, &d.Clocked, &d.Signed,
+		&d.RollbackWanted, &d.RollbackReason, &sent, &retry, &d.RollbackNumber,
+		&d.StrongestWire, &native, &d.Hardware, &d.Epoch, &d.Sequence, &d.SecurityVersion, &d.ListVersion,
+		&own, &d.NativeKeys}, more...)...)
 	d.AddedAt, d.LastSeen = fromMicros(added), fromMicros(seen)
 	d.RollbackSentAt, d.RetryAt = fromMicros(sent), fromMicros(retry)
-	d.Nonce = uint64(nonce)
+	d.Nonce, d.NativeNonce = uint64(nonce), uint64(native)
 	d.Assurance = fleet.AssuranceNone
-	if own {
+	// Who has spoken natively is heard by its own key alone from then on.
+	if own || fleet.WireV1.WeakerThan(d.StrongestWire) {
 		d.Assurance = fleet.AssuranceOwn
 	}
 	return d, err
 }
+
+func scanDevice(row scanner) (fleet.Device, error) { return scanDeviceAnd(row) }
 
 const deploymentColumns = `p.device, p.release_id, r.version, p.state, p.chunks_received, p.chunks_total, p.verified,
  p.boot_status, p.reason, p.proven, p.started_at, p.updated_at`

@@ -47,6 +47,12 @@ func (s *Store) Report(ctx context.Context, device string, r *fleet.Release, rep
 		if err != nil {
 			return noDevice(err, device)
 		}
+		if fleet.WireV1.WeakerThan(was.StrongestWire) {
+			return fleet.Errorf(fleet.CodeUnauthenticated, "device %s has spoken a stronger wire", device)
+		}
+		if proven {
+			was.StrongestWire = fleet.WireV1
+		}
 		if proven && nonce > 0 {
 			if nonce <= was.Nonce {
 				return fleet.Errorf(fleet.CodeReplay, "nonce %d is not above %d, the last one of %s", nonce, was.Nonce, device)
@@ -95,7 +101,7 @@ func candidates(t *tx, d fleet.Device, r *fleet.Release, rep fleet.Report) (c fl
 		if err != nil {
 			return c, err
 		}
-		c.Named, err = candidate(t, d.ID, "r.product = ? AND r.version = ?", fleet.ProductOf(d, products), *v)
+		c.Named, err = candidate(t, d.ID, "r.product = ? AND r.version = ? ORDER BY r.published_at DESC LIMIT 1", fleet.ProductOf(d, products), *v)
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return c, err
 		}
@@ -120,9 +126,9 @@ func candidate(t *tx, device, where string, args ...any) (fleet.Candidate, error
 }
 
 func saveDevice(t *tx, d fleet.Device) error {
-	_, err := t.exec(`UPDATE devices SET last_seen = ?, running_version = ?, nonce = ?, signed = ?,
+	_, err := t.exec(`UPDATE devices SET last_seen = ?, running_version = ?, nonce = ?, signed = ?, strongest_wire = ?,
  rollback_wanted = ?, rollback_reason = ?, rollback_sent_at = ? WHERE id = ?`,
-		micros(d.LastSeen), d.RunningVersion, int64(d.Nonce), flag(d.Signed),
+		micros(d.LastSeen), d.RunningVersion, int64(d.Nonce), flag(d.Signed), string(d.StrongestWire),
 		flag(d.RollbackWanted), d.RollbackReason, micros(d.RollbackSentAt), d.ID)
 	return err
 }

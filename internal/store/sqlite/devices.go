@@ -23,14 +23,8 @@ func (s *Store) AddDevice(ctx context.Context, d fleet.Device, key *fleet.Key, n
 		}
 	}
 	return s.w.Do(ctx, func(t *tx) error {
-		res, err := t.exec("INSERT INTO devices (id, product, added_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", d.ID, d.Product, micros(now))
-		if err != nil {
+		if err := insertDevice(t, d, now); err != nil {
 			return err
-		}
-		if n, err := res.RowsAffected(); err != nil {
-			return err
-		} else if n == 0 {
-			return fleet.Errorf(fleet.CodeConflict, "device %s exists already", d.ID)
 		}
 		detail := "without a key of its own"
 		if key != nil {
@@ -41,6 +35,22 @@ func (s *Store) AddDevice(ctx context.Context, d fleet.Device, key *fleet.Key, n
 		}
 		return addEvent(t, fleet.Event{Time: now, Device: d.ID, Name: fleet.EventDeviceAdded, Detail: detail, Proven: true})
 	})
+}
+
+func insertDevice(t *tx, d fleet.Device, now time.Time) error {
+	n, err := affected(t.exec("INSERT INTO devices (id, product, added_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", d.ID, d.Product, micros(now)))
+	if err == nil && n == 0 {
+		err = fleet.Errorf(fleet.CodeConflict, "device %s exists already", d.ID)
+	}
+	return err
+}
+
+// affected is how many rows a statement changed.
+func affected(res sql.Result, err error) (int64, error) {
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
 }
 
 // Device implements fleet.Devices.
@@ -99,8 +109,11 @@ func assure(v *view, devices ...*fleet.Device) error {
 			}
 			read = true
 		}
-		if shared[fleet.ProductOf(*d, products)] {
+		switch {
+		case shared[fleet.ProductOf(*d, products)]:
 			d.Assurance = fleet.AssuranceShared
+		case d.NativeKeys > 0:
+			d.Assurance = fleet.AssuranceOwn
 		}
 	}
 	return nil
@@ -193,7 +206,8 @@ func (s *Store) saveSeen(ctx context.Context, seen []fleet.Seen) error {
  last_seen = max(last_seen, ?1),
  signed    = max(signed, ?2 > 0),
  nonce     = CASE WHEN ?1 > nonce_reset_at THEN max(nonce, ?2) ELSE nonce END,
- clocked   = CASE WHEN ?1 > nonce_reset_at THEN max(clocked, ?3) ELSE clocked END
+ clocked   = CASE WHEN ?1 > nonce_reset_at THEN max(clocked, ?3) ELSE clocked END,
+ strongest_wire = CASE WHEN ?2 > 0 AND strongest_wire = '' THEN 'v1' ELSE strongest_wire END
  WHERE id = ?4`, micros(v.At), int64(v.Nonce), flag(v.Clocked), v.Device); err != nil {
 				return err
 			}
@@ -238,7 +252,7 @@ func (s *Store) OrderRollback(ctx context.Context, device, reason string, now ti
 		detail += ": " + reason
 	}
 	detail = fleet.CleanText(detail, fleet.MaxText)
-	const set = "UPDATE devices SET rollback_wanted = 1, rollback_reason = ?, rollback_sent_at = 0"
+	const set = "UPDATE devices SET rollback_wanted = 1, rollback_number = rollback_number + 1, rollback_reason = ?, rollback_sent_at = 0"
 	if device != fleet.AllDevices {
 		err = s.order(ctx, device, fleet.Event{Time: now, Name: fleet.EventRollback, Detail: detail}, func(t *tx) (sql.Result, error) {
 			return t.exec(set+" WHERE id = ?", reason, device)

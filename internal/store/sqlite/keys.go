@@ -16,7 +16,10 @@ import (
 
 // Purposes of keys. A device's v1 key never serves another wire (trust.md,
 // Exchange): the v1 chunk MAC signs bytes that the publisher chose.
-const purposeV1 = "v1"
+const (
+	purposeV1     = "v1"
+	purposeNative = "native"
+)
 
 // Kinds of owners.
 const (
@@ -92,23 +95,28 @@ func (s *Store) checkSecret(ctx context.Context) error {
 	return nil
 }
 
-// putKey stores a key and retires the one before, whose bytes are forgotten.
+// putKey stores a v1 key and retires the one before, whose bytes are forgotten.
 func (s *Store) putKey(t *tx, kind, owner string, key fleet.Key, now time.Time) error {
+	if _, err := t.exec(`UPDATE keys SET state = 'retired', sealed = x'', retired_at = ?
+ WHERE owner_kind = ? AND owner = ? AND purpose = ? AND state = 'active'`, micros(now), kind, owner, purposeV1); err != nil {
+		return err
+	}
+	return s.insertKey(t, kind, owner, purposeV1, 0, key, now)
+}
+
+// insertKey stores a key beside those that live.
+func (s *Store) insertKey(t *tx, kind, owner, purpose string, number uint8, key fleet.Key, now time.Time) error {
 	var id [8]byte
 	if _, err := io.ReadFull(s.seal.random, id[:]); err != nil {
 		return fmt.Errorf("key id: %w", err)
 	}
 	name := hex.EncodeToString(id[:])
-	sealed, err := s.seal.seal(key[:], aboutKey(purposeV1, kind, owner, name))
+	sealed, err := s.seal.seal(key[:], aboutKey(purpose, kind, owner, name))
 	if err != nil {
 		return err
 	}
-	if _, err := t.exec(`UPDATE keys SET state = 'retired', sealed = x'', retired_at = ?
- WHERE owner_kind = ? AND owner = ? AND purpose = ? AND state = 'active'`, micros(now), kind, owner, purposeV1); err != nil {
-		return err
-	}
-	_, err = t.exec(`INSERT INTO keys (id, owner_kind, owner, purpose, state, sealed, created_at) VALUES (?, ?, ?, ?, 'active', ?, ?)`,
-		name, kind, owner, purposeV1, sealed, micros(now))
+	_, err = t.exec(`INSERT INTO keys (id, owner_kind, owner, purpose, number, state, sealed, created_at) VALUES (?, ?, ?, ?, ?, 'active', ?, ?)`,
+		name, kind, owner, purpose, number, sealed, micros(now))
 	return err
 }
 
@@ -122,7 +130,11 @@ func (s *Store) key(v *view, kind, owner string) (fleet.Key, error) {
 	if err != nil {
 		return key, err
 	}
-	text, err := s.seal.open(sealed, aboutKey(purposeV1, kind, owner, id))
+	return s.openKey(sealed, purposeV1, kind, owner, id)
+}
+
+func (s *Store) openKey(sealed []byte, purpose, kind, owner, id string) (key fleet.Key, err error) {
+	text, err := s.seal.open(sealed, aboutKey(purpose, kind, owner, id))
 	if err != nil || len(text) != len(key) {
 		return key, &fleet.Error{Code: fleet.CodeInternal, Message: fmt.Sprintf("key %s of %s %s can't be opened", id, kind, owner), Err: err,
 			Hint: "it was altered in the database: set it anew"}

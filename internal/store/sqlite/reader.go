@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"sync"
+	"sync/atomic"
 )
 
 // reader is the pool of connections that read. The texts of its statements are
@@ -18,6 +19,8 @@ type reader struct {
 	db    *sql.DB
 	mu    sync.RWMutex
 	stmts map[string]*sql.Stmt
+
+	ran atomic.Int64 // statements
 }
 
 func (r *reader) known(text string) *sql.Stmt {
@@ -51,6 +54,7 @@ func (r *reader) row(ctx context.Context, text string, args ...any) scanner {
 	if err != nil {
 		return failedRow{err}
 	}
+	r.ran.Add(1)
 	return s.QueryRowContext(ctx, args...)
 }
 
@@ -74,6 +78,7 @@ type view struct {
 
 // query runs a query; its rows are closed before the next one.
 func (v *view) query(text string, args ...any) (*sql.Rows, error) {
+	v.r.ran.Add(1)
 	if s := v.r.known(text); s != nil {
 		return v.t.StmtContext(v.ctx, s).QueryContext(v.ctx, args...)
 	}
@@ -83,6 +88,7 @@ func (v *view) query(text string, args ...any) (*sql.Rows, error) {
 
 // row runs a query of one row.
 func (v *view) row(text string, args ...any) scanner {
+	v.r.ran.Add(1)
 	if s := v.r.known(text); s != nil {
 		return v.t.StmtContext(v.ctx, s).QueryRowContext(v.ctx, args...)
 	}

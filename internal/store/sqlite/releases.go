@@ -16,8 +16,11 @@ func (s *Store) Publish(ctx context.Context, r fleet.Release, now time.Time) (ou
 	if err := validateRelease(r); err != nil {
 		return fleet.Release{}, false, err
 	}
+	if r.Signed() || r.ManifestDigest != (fleet.Digest{}) {
+		return fleet.Release{}, false, fleet.Errorf(fleet.CodeInvalid, "a signed release comes with its manifest")
+	}
 	err = s.w.Do(ctx, func(t *tx) error {
-		old, err := scanRelease(t.row("SELECT "+releaseColumns+" FROM releases r WHERE r.product = ? AND r.version = ?", r.Product, r.Version))
+		old, err := scanRelease(t.row("SELECT "+releaseColumns+" FROM releases r WHERE r.product = ? AND r.version = ? ORDER BY r.published_at DESC LIMIT 1", r.Product, r.Version))
 		if err == nil {
 			out = old
 			return samePublication(old, r)
@@ -25,21 +28,13 @@ func (s *Store) Publish(ctx context.Context, r fleet.Release, now time.Time) (ou
 		if !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
-		last, err := lastStamp(t)
-		if err != nil {
+		if err := refuseUnsigned(t, r.Product); err != nil {
 			return err
 		}
-		r.State, r.PublishedAt = fleet.ReleasePublished, fleet.NextPublish(now, last)
+		if err := insertRelease(t, &r, now); err != nil {
+			return err
+		}
 		im := r.Image
-		res, err := t.exec(`INSERT INTO releases (product, version, digest, size, chip, project, app_version, idf_version, chunk_size, state, published_at)
- VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			r.Product, r.Version, im.Digest[:], im.Size, im.Chip, im.Project, im.AppVersion, im.IDFVersion, r.ChunkSize, string(r.State), micros(r.PublishedAt))
-		if err != nil {
-			return err
-		}
-		if r.ID, err = res.LastInsertId(); err != nil {
-			return err
-		}
 		for _, e := range []fleet.Event{
 			{Name: fleet.EventUploaded, Detail: fmt.Sprintf("%s %s, %d bytes", r.Product, r.Version, im.Size)},
 			{Name: fleet.EventHashVerified, Detail: "SHA-256 " + im.Digest.String()},
@@ -57,6 +52,29 @@ func (s *Store) Publish(ctx context.Context, r fleet.Release, now time.Time) (ou
 		return fleet.Release{}, false, err
 	}
 	return out, created, nil
+}
+
+// insertRelease stores r and sets its id, state and stamp.
+func insertRelease(t *tx, r *fleet.Release, now time.Time) error {
+	last, err := lastStamp(t)
+	if err != nil {
+		return err
+	}
+	r.State, r.PublishedAt = fleet.ReleasePublished, fleet.NextPublish(now, last)
+	im := r.Image
+	var manifest []byte // NULL
+	if r.Signed() {
+		manifest = r.ManifestDigest[:]
+	}
+	res, err := t.exec(`INSERT INTO releases (product, version, digest, size, chip, project, app_version, idf_version, chunk_size, state, published_at,
+ epoch, sequence, security_version, hardware, manifest_digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		r.Product, r.Version, im.Digest[:], im.Size, im.Chip, im.Project, im.AppVersion, im.IDFVersion, r.ChunkSize, string(r.State), micros(r.PublishedAt),
+		r.Epoch, r.Sequence, r.SecurityVersion, r.Hardware, manifest)
+	if err != nil {
+		return err
+	}
+	r.ID, err = res.LastInsertId()
+	return err
 }
 
 func validateRelease(r fleet.Release) error {
@@ -79,6 +97,8 @@ func validateRelease(r fleet.Release) error {
 func samePublication(old, again fleet.Release) error {
 	e := &fleet.Error{Code: fleet.CodeConflict, Hint: "publish it under another version"}
 	switch {
+	case old.Signed():
+		e.Message = fmt.Sprintf("%s %s is published already, as a signed release", old.Product, old.Version)
 	case old.Image.Digest != again.Image.Digest:
 		e.Message = fmt.Sprintf("%s %s is published already, with another image", old.Product, old.Version)
 	case old.ChunkSize != again.ChunkSize:
@@ -117,7 +137,7 @@ func (s *Store) Release(ctx context.Context, id int64) (fleet.Release, error) {
 
 // ReleaseByVersion implements fleet.Releases.
 func (s *Store) ReleaseByVersion(ctx context.Context, product, version string) (fleet.Release, error) {
-	r, err := scanRelease(s.readers.row(ctx, "SELECT "+releaseColumns+" FROM releases r WHERE r.product = ? AND r.version = ?", product, version))
+	r, err := scanRelease(s.readers.row(ctx, "SELECT "+releaseColumns+" FROM releases r WHERE r.product = ? AND r.version = ? ORDER BY r.published_at DESC LIMIT 1", product, version))
 	return r, wrap("release", notFound(err, "%s has no release %s", product, version))
 }
 

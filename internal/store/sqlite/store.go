@@ -72,7 +72,20 @@ var (
 	_ fleet.Deployments = (*Store)(nil)
 	_ fleet.Log         = (*Store)(nil)
 	_ fleet.Tokens      = (*Store)(nil)
+
+	_ fleet.KeyLists        = (*Store)(nil)
+	_ fleet.SignedReleases  = (*Store)(nil)
+	_ fleet.SignedIntake    = (*Store)(nil)
+	_ fleet.Policies        = (*Store)(nil)
+	_ fleet.NativeDevices   = (*Store)(nil)
+	_ fleet.NativeKeyring   = (*Store)(nil)
+	_ fleet.NativeCatalogue = (*Store)(nil)
+	_ fleet.EnrolTokens     = (*Store)(nil)
+	_ fleet.Enroller        = (*Store)(nil)
 )
+
+// Statements is how many statements have run: for tests and figures.
+func (s *Store) Statements() int64 { return s.readers.ran.Load() + s.w.ran.Load() }
 
 // Open opens the file, makes its tables or brings them up to date. A file of a
 // newer program, a damaged one, one of something else and one whose keys were

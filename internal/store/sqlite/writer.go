@@ -42,6 +42,7 @@ type writer struct {
 	commit func() error
 
 	transactions atomic.Int64 // for tests and figures: how well writes were gathered
+	ran          atomic.Int64 // statements of writes
 	events       map[string]int
 }
 
@@ -262,6 +263,7 @@ func mayLose(err error) bool {
 }
 
 func (w *writer) stmt(text string) (*sql.Stmt, error) {
+	w.ran.Add(1)
 	if s, ok := w.stmts[text]; ok {
 		return s, nil
 	}

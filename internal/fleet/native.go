@@ -1,0 +1,260 @@
+package fleet
+
+import (
+	"context"
+	"time"
+)
+
+// Wire is a wire as trust sees it: what a device's word rests on.
+type Wire string
+
+// Wires, frozen: stored as text.
+const (
+	WireNone    Wire = ""         // it has proven nothing yet
+	WireV1      Wire = "v1"       // a MAC of the v1 wire
+	WireMACOnly Wire = "mac-only" // native; it believes manifests by the answer's MAC
+	WireSigned  Wire = "signed"   // native; it believes manifests by their signatures
+)
+
+// WeakerThan orders wires by what a stolen server key, or a forged word, can do.
+func (w Wire) WeakerThan(than Wire) bool { return w.rank() < than.rank() }
+
+func (w Wire) rank() int {
+	switch w {
+	case WireV1:
+		return 1
+	case WireMACOnly:
+		return 2
+	case WireSigned:
+		return 3
+	}
+	return 0
+}
+
+// KeyList is an accepted key list (docs/format/keylist.md). A server has one set
+// of roots and so one chain of lists: several vendors are several servers.
+type KeyList struct {
+	Version, Generation uint32
+	// First: it is the one by which this server came to the generation, and is served by its number.
+	First    bool
+	Digest   Digest // SHA-256 of Envelope
+	Envelope []byte
+	AddedAt  time.Time
+}
+
+// KeyLists keeps the chain of key lists. What may follow is decided before
+// (package ingest): a store only sees to it that nobody else was faster.
+type KeyLists interface {
+	// AddKeyList stores a list that was accepted by the one of version after (0: none was
+	// held), notes its digest among the manifests, has products take signed images only, and
+	// raises the generation, in one transaction. CodeConflict where after is not the newest.
+	// Digest, First and AddedAt are set here.
+	AddKeyList(ctx context.Context, l KeyList, after uint32, products []string, now time.Time) (KeyList, error)
+	// NewestKeyList and KeyListOf (a generation's first) answer CodeNotFound where there is none.
+	NewestKeyList(ctx context.Context) (KeyList, error)
+	KeyListOf(ctx context.Context, generation uint32) (KeyList, error)
+	// ListKeyLists is newest first.
+	ListKeyLists(ctx context.Context) ([]KeyList, error)
+}
+
+// Manifest is a signed manifest as it was taken in. They are only ever added.
+type Manifest struct {
+	Digest   Digest // SHA-256 of Envelope
+	Envelope []byte
+	AddedAt  time.Time
+}
+
+// Kinds of streams. Frozen: stored as text.
+const (
+	StreamRaw        = "raw" // the image as it is
+	StreamPatch      = "patch"
+	StreamCompressed = "compressed"
+)
+
+// Stream is a stream file of a release.
+type Stream struct {
+	Digest    Digest // SHA-256 of the file
+	ReleaseID int64  // set by the store
+	Kind      string
+	Chunk     uint32 // bytes
+	Length    int64  // of the file, bytes
+	Root      Digest
+	Sheet     []byte // envelope of the stream sheet; empty for a raw stream
+}
+
+// SignedReleases keeps releases that have a manifest, and their streams.
+type SignedReleases interface {
+	// PublishSigned stores the manifest's envelope, the release (ID, State, PublishedAt and
+	// ManifestDigest are set here) and its streams, has the product take signed images only from
+	// now on unless an operator decided, logs it and raises the generation, in one transaction.
+	// The same manifest again answers the stored release and created=false; another one with its
+	// product, epoch and sequence: CodeConflict.
+	PublishSigned(ctx context.Context, r Release, envelope []byte, streams []Stream, now time.Time) (stored Release, created bool, err error)
+	// Manifest answers CodeNotFound for a digest that is not a manifest's.
+	Manifest(ctx context.Context, digest Digest) (Manifest, error)
+	Stream(ctx context.Context, digest Digest) (Stream, error)
+	// Streams of a release, the smallest chunks first.
+	Streams(ctx context.Context, releaseID int64) ([]Stream, error)
+}
+
+// SignedIntake is what taking release files in needs beside SignedReleases.
+type SignedIntake interface {
+	// PublishWithList is KeyLists.AddKeyList and SignedReleases.PublishSigned in one transaction.
+	PublishWithList(ctx context.Context, r Release, envelope []byte, streams []Stream, l KeyList, after uint32, products []string, now time.Time) (stored Release, created bool, err error)
+	// AllStreams is every stream once, with the first release that it was stored for.
+	AllStreams(ctx context.Context) ([]Stream, error)
+}
+
+// ProductPolicy says what a product takes.
+type ProductPolicy struct {
+	Name       string
+	SignedOnly bool // unsigned images are refused on every way in
+	ByOperator bool // an operator said so: releases and key lists change it no more
+	AddedAt    time.Time
+	ChangedAt  time.Time
+}
+
+// Policies keeps what products take. Publish enforces it, so that it holds on
+// every way in.
+type Policies interface {
+	// Policy is the product's; that of one without a row takes unsigned images.
+	Policy(ctx context.Context, product string) (ProductPolicy, error)
+	ListPolicies(ctx context.Context) ([]ProductPolicy, error)
+	// SetPolicy is an operator's word, which nothing but another one changes.
+	SetPolicy(ctx context.Context, product string, signedOnly bool, now time.Time) error
+}
+
+// NativeKey is one of a device's native secrets.
+type NativeKey struct {
+	Number uint8
+	Secret Key
+}
+
+// MaxNativeKeys of a device live at once.
+const MaxNativeKeys = 4
+
+// NativeKeys is what a server needs to know of a device before it believes a word.
+type NativeKeys struct {
+	Device  string
+	Product string
+	Keys    []NativeKey // that live, by number
+	Nonce   uint64      // highest stored
+	Boot    uint32
+	// Generation of the catalogue that this is of: a key that is retired raises it.
+	Generation int64
+}
+
+// NativeDevice is what one statement reads for one poll.
+type NativeDevice struct {
+	Device
+	Boot    uint32 // of the latest poll that was written
+	Verdict string // Outcome.Key that its timeline has
+	// Deployment of the release that was asked for, nil where there is none.
+	Deployment *Deployment
+	Generation int64
+}
+
+// NativeFacts are what a poll says of a device and the server keeps, for people.
+type NativeFacts struct {
+	RunningVersion  string // "": not said
+	Hardware        string // for people
+	Epoch           uint32 // of what it confirmed last, with the next two
+	Sequence        uint32
+	SecurityVersion uint32
+	ListVersion     uint32 // of the key list that it holds
+}
+
+// NativeChange is what a poll changes at once. Nothing of it is done where Nonce
+// is not above the stored one.
+type NativeChange struct {
+	Device string
+	Nonce  uint64
+	Boot   uint32
+	Now    time.Time
+
+	Facts NativeFacts
+	Wire  Wire
+	Key   uint8 // that it polled with: keys that are older are retired
+	// Restarted: its boot counter went back, so names of reports begin anew.
+	Restarted bool
+	// RevertTold: it is told for the first time that an operator wants it to go back.
+	RevertTold bool
+	// Verdict, if Event has a name, is the new one; Event goes to the timeline.
+	Verdict string
+	Event   Event
+	// Offered, if not 0, is a release whose deployment begins with state offered, unless it has one.
+	Offered int64
+}
+
+// NativeSeen is what idle polls of a device taught since it was last written.
+type NativeSeen struct {
+	Device string
+	Nonce  uint64
+	Boot   uint32
+	At     time.Time
+}
+
+// NativeReport is what a device says of a release over the native wire.
+type NativeReport struct {
+	Device          string
+	Nonce           uint64
+	Boot, Number    uint32 // name the report
+	Epoch, Sequence uint32 // of the release; 0 each: of an image without one
+	Image           Digest
+	State           DeploymentState
+	Bytes           uint32 // of the image in flash
+	Reason          string // for people; "": none
+	// Content is a SHA-256 of all of it but the nonce.
+	Content Digest
+}
+
+// NativeDevices is what the native wire asks of a store.
+type NativeDevices interface {
+	// NativeKeys answers CodeNotFound for a device that is not known or has no native key.
+	NativeKeys(ctx context.Context, device string) (NativeKeys, error)
+	// NativePoll reads all that a poll needs in one statement. release 0: no deployment is asked for.
+	NativePoll(ctx context.Context, device string, release int64) (NativeDevice, error)
+	// TakePoll makes the change; taken=false where the nonce is not above the stored one: then
+	// nothing was done.
+	TakePoll(ctx context.Context, c NativeChange) (taken bool, err error)
+	// TakeReport applies a report by ApplyNativeReport. A report whose name and content are
+	// stored changes nothing and is no error; else a nonce not above the stored one is
+	// CodeReplay. Durable when it returns.
+	TakeReport(ctx context.Context, r NativeReport, now time.Time) error
+	// SaveNativeSeen writes behind what idle polls taught. Values never go back.
+	SaveNativeSeen(ctx context.Context, seen []NativeSeen) error
+}
+
+// NativeKeyring is how an operator gives devices native keys.
+type NativeKeyring interface {
+	// AddNativeDevice stores a device with native key 0, and with a v1 key if v1 is not nil.
+	AddNativeDevice(ctx context.Context, d Device, native Key, v1 *Key, now time.Time) error
+	// AddNativeKey gives a known device one more native key under the next number. The keys before
+	// live until the device polls with it; of more than MaxNativeKeys the oldest, which is in use,
+	// and the newest stay.
+	AddNativeKey(ctx context.Context, device string, key Key, now time.Time) (number uint8, err error)
+	// ResetWire lets the device speak any wire again.
+	ResetWire(ctx context.Context, device string, now time.Time) error
+}
+
+// NativeCatalogue is the native wire's Catalogue.
+type NativeCatalogue interface {
+	// NativeSnapshot is all signed releases with their streams and manifests, the newest key
+	// list and the products, of one generation.
+	NativeSnapshot(ctx context.Context) (NativeSnapshot, error)
+}
+
+// NativeSnapshot is what NativeCatalogue reads.
+type NativeSnapshot struct {
+	Generation int64
+	Releases   []SignedRelease
+	List       *KeyList // nil: none
+	Products   []string // that have releases, for ProductOf
+}
+
+// SignedRelease is a release with what a native offer is made of.
+type SignedRelease struct {
+	Release
+	Envelope []byte // of the manifest
+	Streams  []Stream
+}

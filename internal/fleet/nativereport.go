@@ -1,0 +1,111 @@
+package fleet
+
+import (
+	"fmt"
+	"time"
+)
+
+// Names of the native wire's events, beside those of v1 that mean the same.
+const (
+	EventOffer         = "offer"          // what the device may get, or why nothing; when that changes
+	EventState         = "state"          // the device reported a state
+	EventWireRaised    = "wire_raised"    // it spoke a stronger wire than before
+	EventWireRefused   = "wire_refused"   // it spoke a weaker one
+	EventWireReset     = "wire_reset"     // an operator lets it speak any again
+	EventRestarted     = "restarted"      // its counters began anew
+	EventKeyAdded      = "key_added"      // one more native key lives
+	EventKeyRetired    = "key_retired"    // it polled with a newer one
+	EventEnrolled      = "enrolled"       // a token made it known
+	EventEnrolWaits    = "enrol_waits"    // a device came with a token, and needs a person's yes
+	EventEnrolApproved = "enrol_approved" //
+	EventEnrolToken    = "enrol_token"    // made or revoked
+	EventKeyList       = "keylist_added"  //
+	EventPolicy        = "policy_set"     // of a product
+	EventPublished     = "release_published"
+)
+
+// ApplyNativeReport is what becomes of a device and its deployment by a report. r is
+// the release that the report names by product, epoch, sequence and image, nil
+// where there is none: then it is only logged. dep is the device's deployment of
+// r, nil where there is none. A returned deployment without a State is not
+// stored. All of it is proven: a report without the right MAC does not get here.
+//
+// Rules, numbered for the tests:
+//
+//	N1 the device says what it does, and that is what its deployment is: nothing is
+//	   guessed
+//	N2 what begins after an end is another try, and starts now, or at the order to
+//	   retry where that is later: so an order is used up
+//	N3 an order to go back is kept until the device reports that it went back, or,
+//	   once told, that it can't: of the image that it had confirmed
+func ApplyNativeReport(d Device, r *Release, dep *Deployment, rep NativeReport, now time.Time) (Device, Deployment, []Event) {
+	d.Signed = true
+	d.LastSeen = later(d.LastSeen, now)
+	told := d.RollbackWanted && !d.RollbackSentAt.IsZero()
+	wasConfirmed := dep != nil && dep.State == StateConfirmed
+	if told && (rep.State == StateReverted || (rep.State == StateFailed || rep.State == StateSkipped) && (wasConfirmed || r == nil)) { // N3
+		d.RollbackWanted, d.RollbackReason, d.RollbackSentAt = false, "", time.Time{}
+	}
+	event := Event{Time: now, Device: d.ID, Name: EventState, Proven: true}
+	detail := string(rep.State)
+	if rep.Reason != "" {
+		detail += ": " + rep.Reason
+	}
+	if r == nil {
+		what := "an image without a release"
+		if rep.Sequence != 0 {
+			what = fmt.Sprintf("release %d of epoch %d, which is not known here", rep.Sequence, rep.Epoch)
+		}
+		event.Detail = CleanText(fmt.Sprintf("%s (%s)", detail, what), MaxText)
+		return d, Deployment{}, []Event{event}
+	}
+	was := Deployment{Device: d.ID}
+	if dep != nil {
+		was = *dep
+	}
+	next := was
+	if was.State == "" || !was.Proven || was.State.Ended() && (!rep.State.Ended() || RetryDue(d, was)) {
+		next = Deployment{Device: d.ID, StartedAt: now} // N2
+		if was.Proven && was.State.Ended() {
+			next.StartedAt = later(now, d.RetryAt)
+		}
+	}
+	next.ReleaseID, next.Version, next.Proven, next.UpdatedAt = r.ID, r.Version, true, now
+	next.State, next.Reason = rep.State, CleanText(rep.Reason, MaxText) // N1
+	next.ChunksTotal = r.Chunks()
+	switch rep.State {
+	case StateVerifying, StateRebooting, StateTrial, StateConfirmed:
+		next.ChunksReceived = next.ChunksTotal
+		next.Verified = rep.State != StateVerifying
+	case StateDownloading:
+		next.ChunksReceived = min(int(int64(rep.Bytes)/int64(r.ChunkSize)), next.ChunksTotal)
+		next.Verified = false
+		if int64(rep.Bytes) >= r.Image.Size {
+			next.ChunksReceived = next.ChunksTotal
+		}
+	}
+	if rep.State == StateConfirmed {
+		d.RunningVersion = r.Version
+	}
+	event.Version = r.Version
+	switch rep.State {
+	case StateDownloading:
+		if was.State == StateDownloading && !logChunk(was.ChunksReceived, next.ChunksReceived, max(next.ChunksTotal, 1)) {
+			return d, next, nil
+		}
+		if next.ChunksReceived == 0 {
+			event.Detail = CleanText(detail, MaxText)
+			break
+		}
+		event.Name, event.Detail = EventChunkReceived, fmt.Sprintf("%d of %d chunks", next.ChunksReceived, next.ChunksTotal)
+	case StateConfirmed:
+		event.Name, event.Detail = EventCompleted, "the device runs it"
+	case StateReverted:
+		event.Name, event.Detail = EventRollback, CleanText("the device went back"+colon(rep.Reason), MaxText)
+	case StateFailed:
+		event.Name, event.Detail = EventFailed, CleanText(detail, MaxText)
+	default:
+		event.Detail = CleanText(detail, MaxText)
+	}
+	return d, next, []Event{event}
+}

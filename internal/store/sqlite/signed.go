@@ -1,0 +1,313 @@
+package sqlite
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/runnel-fota/runnel/internal/fleet"
+)
+
+// Kinds in the table of manifests.
+const (
+	kindManifest = "manifest"
+	kindKeyList  = "keylist"
+)
+
+// maxEnvelope is more than any envelope has: a payload of 1,024 bytes with four
+// signatures (docs/format/encoding.md).
+const maxEnvelope = 2048 // bytes
+
+// PublishSigned implements fleet.SignedReleases.
+func (s *Store) PublishSigned(ctx context.Context, r fleet.Release, envelope []byte, streams []fleet.Stream, now time.Time) (out fleet.Release, created bool, err error) {
+	return s.publishSigned(ctx, r, envelope, streams, now, nil)
+}
+
+// PublishWithList implements fleet.SignedIntake. The key list comes first, as for a
+// device: it may name the product.
+func (s *Store) PublishWithList(ctx context.Context, r fleet.Release, envelope []byte, streams []fleet.Stream, l fleet.KeyList, after uint32, products []string, now time.Time) (out fleet.Release, created bool, err error) {
+	if err := checkKeyList(l, products); err != nil {
+		return fleet.Release{}, false, err
+	}
+	return s.publishSigned(ctx, r, envelope, streams, now, func(t *tx) error {
+		_, err := s.addKeyList(t, l, after, products, now)
+		return err
+	})
+}
+
+func (s *Store) publishSigned(ctx context.Context, r fleet.Release, envelope []byte, streams []fleet.Stream, now time.Time, before func(*tx) error) (out fleet.Release, created bool, err error) {
+	if err := validateRelease(r); err != nil {
+		return fleet.Release{}, false, err
+	}
+	switch {
+	case !r.Signed():
+		err = fleet.Errorf(fleet.CodeInvalid, "a signed release has a sequence")
+	case len(envelope) == 0 || len(envelope) > maxEnvelope:
+		err = fleet.Errorf(fleet.CodeInvalid, "the manifest's envelope has %d bytes", len(envelope))
+	case len(streams) == 0:
+		err = fleet.Errorf(fleet.CodeInvalid, "a signed release has a stream")
+	}
+	if err != nil {
+		return fleet.Release{}, false, err
+	}
+	r.ManifestDigest = sha256.Sum256(envelope)
+	r.Hardware = fleet.CleanText(r.Hardware, fleet.MaxText)
+	err = s.w.Do(ctx, func(t *tx) error {
+		if before != nil {
+			if err := before(t); err != nil {
+				return err
+			}
+		}
+		old, err := scanRelease(t.row("SELECT "+releaseColumns+` FROM releases r
+ WHERE r.product = ? AND r.epoch = ? AND r.sequence = ? AND r.manifest_digest IS NOT NULL`, r.Product, r.Epoch, r.Sequence))
+		if err == nil {
+			out = old
+			return sameSigned(old, r)
+		}
+		if !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		if err := s.insertSigned(t, &r, envelope, streams, now); err != nil {
+			return err
+		}
+		out, created = r, true
+		return s.catalogueChanged(t)
+	})
+	if err != nil {
+		return fleet.Release{}, false, err
+	}
+	return out, created, nil
+}
+
+// insertSigned makes the rows of a signed release that is new.
+func (s *Store) insertSigned(t *tx, r *fleet.Release, envelope []byte, streams []fleet.Stream, now time.Time) error {
+	if err := addManifest(t, manifestRow{digest: r.ManifestDigest, kind: kindManifest, envelope: envelope, product: r.Product, version: r.Version,
+		epoch: r.Epoch, sequence: r.Sequence, security: r.SecurityVersion, image: r.Image.Digest[:]}, now); err != nil {
+		return err
+	}
+	if err := insertRelease(t, r, now); err != nil {
+		return err
+	}
+	for _, m := range streams {
+		n, err := affected(t.exec("INSERT INTO streams ("+streamColumns+") VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+			m.Digest[:], r.ID, m.Kind, m.Chunk, m.Length, m.Root[:], blob(m.Sheet)))
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			// An image that is issued anew has the same streams: each is stored once.
+			if err := sameStream(t, m); err != nil {
+				return err
+			}
+		}
+	}
+	if err := requireSigned(t, r.Product, now); err != nil {
+		return err
+	}
+	return addEvent(t, fleet.Event{Time: now, Version: r.Version, Name: fleet.EventPublished, Proven: true,
+		Detail: fmt.Sprintf("%s %s, epoch %d, sequence %d, manifest %s", r.Product, r.Version, r.Epoch, r.Sequence, r.ManifestDigest)})
+}
+
+func sameSigned(old, again fleet.Release) error {
+	e := &fleet.Error{Code: fleet.CodeConflict}
+	switch {
+	case old.ManifestDigest != again.ManifestDigest:
+		e.Message = fmt.Sprintf("sequence %d of %s (epoch %d) is published already, with another manifest", old.Sequence, old.Product, old.Epoch)
+		e.Hint = "sign it with a higher sequence"
+	case old.State != fleet.ReleasePublished:
+		e.Message = fmt.Sprintf("%s %s (sequence %d) was published and withdrawn", old.Product, old.Version, old.Sequence)
+		e.Hint = "issue it anew, with a higher sequence"
+	default:
+		return nil
+	}
+	return e
+}
+
+func sameStream(t *tx, m fleet.Stream) error {
+	old, err := scanStream(t.row("SELECT "+streamColumns+" FROM streams WHERE digest = ?", m.Digest[:]))
+	if err != nil {
+		return err
+	}
+	if old.Kind != m.Kind || old.Chunk != m.Chunk || old.Length != m.Length || old.Root != m.Root {
+		return fleet.Errorf(fleet.CodeConflict, "stream %s is known already, as another one", m.Digest)
+	}
+	return nil
+}
+
+type manifestRow struct {
+	digest                    fleet.Digest
+	kind                      string
+	envelope                  []byte
+	product, version          string
+	epoch, sequence, security uint32
+	image                     []byte
+}
+
+func addManifest(t *tx, m manifestRow, now time.Time) error {
+	_, err := t.exec(`INSERT INTO manifests (digest, kind, envelope, product, version, epoch, sequence, security_version, image_digest, added_at)
+ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		m.digest[:], m.kind, blob(m.envelope), m.product, m.version, m.epoch, m.sequence, m.security, blob(m.image), micros(now))
+	return err
+}
+
+// blob is p as it is stored: nil would be NULL.
+func blob(p []byte) []byte { return append([]byte{}, p...) }
+
+// Manifest implements fleet.SignedReleases.
+func (s *Store) Manifest(ctx context.Context, digest fleet.Digest) (fleet.Manifest, error) {
+	m := fleet.Manifest{Digest: digest}
+	var at int64
+	err := s.readers.row(ctx, "SELECT envelope, added_at FROM manifests WHERE digest = ? AND kind = '"+kindManifest+"'", digest[:]).Scan(&m.Envelope, &at)
+	m.AddedAt = fromMicros(at)
+	return m, wrap("manifest", notFound(err, "no manifest has the digest %s", digest))
+}
+
+const streamColumns = "digest, release_id, kind, chunk, length, root, sheet"
+
+func scanStream(row scanner) (m fleet.Stream, err error) {
+	var digest, root []byte
+	err = row.Scan(&digest, &m.ReleaseID, &m.Kind, &m.Chunk, &m.Length, &root, &m.Sheet)
+	copy(m.Digest[:], digest)
+	copy(m.Root[:], root)
+	return m, err
+}
+
+// Stream implements fleet.SignedReleases.
+func (s *Store) Stream(ctx context.Context, digest fleet.Digest) (fleet.Stream, error) {
+	m, err := scanStream(s.readers.row(ctx, "SELECT "+streamColumns+" FROM streams WHERE digest = ?", digest[:]))
+	return m, wrap("stream", notFound(err, "no stream has the digest %s", digest))
+}
+
+// releaseStreams joins by the image: one that was issued anew, or for another product, has
+// the same files, and each is stored once.
+const releaseStreams = `SELECT DISTINCT m.digest, r.id, m.kind, m.chunk, m.length, m.root, m.sheet FROM releases r
+ JOIN releases o ON o.digest = r.digest AND o.manifest_digest IS NOT NULL
+ JOIN streams m ON m.release_id = o.id WHERE r.manifest_digest IS NOT NULL AND (?1 = 0 OR r.id = ?1) ORDER BY r.id, m.chunk`
+
+// Streams implements fleet.SignedReleases.
+func (s *Store) Streams(ctx context.Context, releaseID int64) (list []fleet.Stream, err error) {
+	err = s.read(ctx, "streams", func(v *view) error {
+		list, err = collect(scanStream)(v.query(releaseStreams, releaseID))
+		return err
+	})
+	return list, err
+}
+
+// AllStreams implements fleet.SignedIntake.
+func (s *Store) AllStreams(ctx context.Context) (list []fleet.Stream, err error) {
+	err = s.read(ctx, "streams", func(v *view) error {
+		list, err = collect(scanStream)(v.query("SELECT " + streamColumns + " FROM streams ORDER BY release_id, digest"))
+		return err
+	})
+	return list, err
+}
+
+// NativeSnapshot implements fleet.NativeCatalogue.
+func (s *Store) NativeSnapshot(ctx context.Context) (out fleet.NativeSnapshot, err error) {
+	err = s.read(ctx, "catalogue", func(v *view) error {
+		if err := v.row("SELECT generation FROM catalogue").Scan(&out.Generation); err != nil {
+			return err
+		}
+		if out.Products, err = productsOf(v); err != nil {
+			return err
+		}
+		l, err := scanKeyList(v.row("SELECT " + keyListColumns + " FROM keylists ORDER BY version DESC LIMIT 1"))
+		if err == nil {
+			out.List = &l
+		} else if !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		out.Releases, err = collect(func(row scanner) (r fleet.SignedRelease, err error) {
+			r.Release, err = scanReleaseAnd(row, &r.Envelope)
+			return r, err
+		})(v.query("SELECT " + releaseColumns + ", m.envelope FROM releases r JOIN manifests m ON m.digest = r.manifest_digest ORDER BY r.published_at DESC"))
+		if err != nil {
+			return err
+		}
+		streams, err := collect(scanStream)(v.query(releaseStreams, 0))
+		if err != nil {
+			return err
+		}
+		of := map[int64][]fleet.Stream{}
+		for _, m := range streams {
+			of[m.ReleaseID] = append(of[m.ReleaseID], m)
+		}
+		for i := range out.Releases {
+			out.Releases[i].Streams = of[out.Releases[i].ID]
+		}
+		return nil
+	})
+	return out, err
+}
+
+// refuseUnsigned is where the policy of a product holds on every way in.
+func refuseUnsigned(t *tx, product string) error {
+	var only bool
+	err := t.row("SELECT signed_only FROM products WHERE name = ?", product).Scan(&only)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && !only {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return &fleet.Error{Code: fleet.CodeForbidden, Message: fmt.Sprintf("product %s takes signed releases only", product),
+		Hint: "sign the image and push the release file; whoever may, can also allow unsigned ones for the product"}
+}
+
+// requireSigned has a product take signed images only, unless there is a word on it already.
+func requireSigned(t *tx, product string, now time.Time) error {
+	_, err := t.exec("INSERT INTO products (name, signed_only, added_at, changed_at) VALUES (?, 1, ?, ?) ON CONFLICT DO NOTHING", product, micros(now), micros(now))
+	return err
+}
+
+const policyColumns = "name, signed_only, by_operator, added_at, changed_at"
+
+func scanPolicy(row scanner) (p fleet.ProductPolicy, err error) {
+	var added, changed int64
+	err = row.Scan(&p.Name, &p.SignedOnly, &p.ByOperator, &added, &changed)
+	p.AddedAt, p.ChangedAt = fromMicros(added), fromMicros(changed)
+	return p, err
+}
+
+// Policy implements fleet.Policies.
+func (s *Store) Policy(ctx context.Context, product string) (fleet.ProductPolicy, error) {
+	p, err := scanPolicy(s.readers.row(ctx, "SELECT "+policyColumns+" FROM products WHERE name = ?", product))
+	if errors.Is(err, sql.ErrNoRows) {
+		return fleet.ProductPolicy{Name: product}, nil
+	}
+	return p, wrap("policy", err)
+}
+
+// ListPolicies implements fleet.Policies, in the order of names.
+func (s *Store) ListPolicies(ctx context.Context) (list []fleet.ProductPolicy, err error) {
+	err = s.read(ctx, "policies", func(v *view) error {
+		list, err = collect(scanPolicy)(v.query("SELECT " + policyColumns + " FROM products ORDER BY name"))
+		return err
+	})
+	return list, err
+}
+
+// SetPolicy implements fleet.Policies.
+func (s *Store) SetPolicy(ctx context.Context, product string, signedOnly bool, now time.Time) error {
+	if err := fleet.ValidateProduct(product); err != nil {
+		return err
+	}
+	return s.w.Do(ctx, func(t *tx) error {
+		if _, err := t.exec(`INSERT INTO products (name, signed_only, by_operator, added_at, changed_at) VALUES (?1, ?2, 1, ?3, ?3)
+ ON CONFLICT (name) DO UPDATE SET signed_only = excluded.signed_only, by_operator = 1, changed_at = excluded.changed_at`,
+			product, flag(signedOnly), micros(now)); err != nil {
+			return err
+		}
+		detail := product + " takes unsigned images too"
+		if signedOnly {
+			detail = product + " takes signed releases only"
+		}
+		if err := addEvent(t, fleet.Event{Time: now, Name: fleet.EventPolicy, Detail: detail, Proven: true}); err != nil {
+			return err
+		}
+		return s.catalogueChanged(t)
+	})
+}
