@@ -1,9 +1,12 @@
-// Package inspect says what a file from or for an ESP32's flash holds: an app or
-// bootloader image, a partition table, boot records, or a whole flash dump. The
-// verbs that print it are in cmd/runnel.
+// Package inspect says what a file holds: from or for an ESP32's flash an app or
+// bootloader image, a partition table, boot records, or a whole flash dump; a
+// signed object, a release file, a stream. The verbs that print it are in
+// cmd/runnel.
 package inspect
 
 import (
+	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 
@@ -30,6 +33,7 @@ type Report struct {
 	Offset *int64 `json:"error_offset,omitempty"`
 
 	*Image
+	*Signed
 	Partitions []Partition `json:"partitions,omitempty"`
 	HasMD5     *bool       `json:"md5,omitempty"`
 	Entries    []Entry     `json:"entries,omitempty"`
@@ -100,6 +104,10 @@ func File(data []byte) *Report {
 	switch {
 	case data[0] == esp32.ImageMagic:
 		return imageFile(data)
+	case IsEnvelope(data):
+		return envelope(data)
+	case IsRelease(data):
+		return ReleaseFile(context.Background(), bytes.NewReader(data), nil)
 	case len(data) >= 32 && binary.LittleEndian.Uint16(data) == 0x50AA:
 		return tableFile(data)
 	case len(data) == esp32.OTADataSize || len(data) == 2*esp32.EntrySize:
