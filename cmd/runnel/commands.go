@@ -7,6 +7,9 @@ func subcommands() []*cobra.Command {
 	return []*cobra.Command{
 		newServeCmd(),
 		newPushCmd(),
+		newKeysCmd(),
+		newSignCmd(),
+		newVerifyCmd(),
 		newReleasesCmd(),
 		newDevicesCmd(),
 		newDeviceCmd(),

@@ -14,24 +14,33 @@ import (
 
 func newInspectCmd() *cobra.Command {
 	var asJSON bool
+	var of string
 	cmd := &cobra.Command{
 		Use:   "inspect FILE",
-		Short: "Say what an image, partition table, otadata pair or flash dump holds",
+		Short: "Say what an image, a flash dump, a release file or a signed object holds",
 		Long: `Says what a file from or for an ESP32's flash holds, and checks it as the
-bootloader would. Exit status 1 for a bad one, with the defect and its offset.
+bootloader would: an image, a partition table, an otadata pair, a dump. Of a release
+file, a key list, a manifest or a stream sheet it shows the fields, and of a release
+file it holds image and streams against the manifest. Signatures are shown, not
+checked: that is 'runnel verify'. A stream file says nothing about itself: with
+--manifest it is held against the root that is signed there. Exit status 1 for a bad
+file, with the defect and its offset.
 
-With --json: kind (image, bootloader, partition-table, otadata, flash) and, for
-images, chip, segments, checksum_ok, sha256_ok, length, project, version,
-idf_version, elf_sha256; error and error_offset for a bad one.`,
+With --json: kind (image, bootloader, partition-table, otadata, flash, release,
+key-list, manifest, stream-sheet, stream) and, for images, chip, segments,
+checksum_ok, sha256_ok, length, project, version, idf_version, elf_sha256; for
+releases manifest, key_list, signatures and streams (kind, length, chunk_bytes, root,
+file_bytes, file_sha256); error and error_offset for a bad one.`,
 		Example: `  runnel inspect firmware.bin
-  runnel inspect board.bin --json | jq .slots`,
+  runnel inspect board.bin --json | jq .slots
+  runnel inspect pump-1.2.0.runnel --json | jq .manifest
+  runnel inspect stream.bin --manifest pump-1.2.0.runnel`,
 		Args: exactArgs("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			data, err := readBounded(args[0], inspect.MaxSize)
+			r, err := inspectFile(cmd, args[0], of)
 			if err != nil {
 				return err
 			}
-			r := inspect.File(data)
 			if asJSON {
 				err = printJSON(cmd.OutOrStdout(), r)
 			} else {
@@ -44,6 +53,7 @@ idf_version, elf_sha256; error and error_offset for a bad one.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	cmd.Flags().StringVar(&of, "manifest", "", "`file` with the manifest, sheet or release whose stream FILE is")
 	return cmd
 }
 
@@ -81,6 +91,7 @@ func showReport(w io.Writer, r *inspect.Report) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintf(t, "kind\t%s\n", r.Kind)
 	showImage(t, r.Image)
+	showSigned(t, r.Signed)
 	if len(r.Partitions) > 0 {
 		fmt.Fprintf(t, "\nPARTITION\tTYPE\tSUBTYPE\tOFFSET\tSIZE\n")
 		for _, p := range r.Partitions {

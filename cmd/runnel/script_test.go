@@ -2,9 +2,11 @@ package main
 
 import (
 	"bufio"
+	"crypto/ed25519"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,15 +18,34 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/runnel-fota/runnel/core/esp32"
+	"github.com/runnel-fota/runnel/release"
 	"github.com/runnel-fota/runnel/sim/board"
 )
 
 // TestMain lets the test binary be runnel where a script calls it.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"runnel": main})
+	testscript.Main(m, map[string]func(){"runnel": main, "testsigner": testSigner})
 }
 
-// TestScripts runs testdata/script: what a user types and sees. Their own commands:
+// testSigner is somebody's signing program: testsigner KEYFILE [hex].
+func testSigner() {
+	key, err := release.ReadKey(os.Args[1], nil)
+	if err != nil {
+		panic(err)
+	}
+	message, err := io.ReadAll(os.Stdin)
+	if err != nil {
+		panic(err)
+	}
+	sig := ed25519.Sign(key, message)
+	if len(os.Args) > 2 {
+		sig = []byte(hex.EncodeToString(sig) + "\n")
+	}
+	os.Stdout.Write(sig)
+}
+
+// TestScripts runs testdata/script: what a user types and sees. Their own commands,
+// beside runnel and the program testsigner:
 //
 //	image FILE VERSION BEHAVIOUR [SIZE]   builds an app image
 //	server [flag ...]                     starts a server; sets RUNNEL_SERVER and RUNNEL_TOKEN
