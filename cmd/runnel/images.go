@@ -19,23 +19,36 @@ type images struct {
 	intake *ingest.Service
 }
 
+// imageStore is what taking images and releases in needs of a store.
+type imageStore interface {
+	fleet.Releases
+	ingest.Signed
+}
+
 // openImages opens the folder and sweeps what a crash left between a blob and its release.
-func openImages(ctx context.Context, path string, releases fleet.Releases, log *slog.Logger) (*images, error) {
+func openImages(ctx context.Context, path string, store imageStore, log *slog.Logger) (*images, error) {
 	d, err := dir.Open(dir.Options{Path: path})
 	if err != nil {
 		return nil, err
 	}
-	i := &images{blobs: d, intake: ingest.New(ingest.Options{Blobs: d, Releases: releases, MaxImage: maxImage, Now: time.Now})}
-	removed, missing, err := i.intake.Sweep(ctx)
+	i := &images{blobs: d, intake: newIntake(d, store)}
+	removed, faults, err := i.intake.Sweep(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if removed > 0 {
-		log.Info("removed images without a release", "images", removed)
+		log.Info("removed images and streams without a release", "files", removed)
 	}
-	for _, r := range missing {
-		log.Error("the image of a release is missing: nobody can download it", "release", r.ID, "product", r.Product, "version", r.Version,
-			"hint", "bring the blobs folder back from where you keep it, or withdraw the release")
+	for _, f := range faults {
+		log.Error("what a release refers to is not there or not whole: nobody can download it", "what", f.What, "sha256", f.Digest, "missing", f.Missing,
+			"release", f.Release.ID, "product", f.Release.Product, "version", f.Release.Version,
+			"hint", "bring the data folder back from where you keep it, or withdraw the release")
 	}
 	return i, nil
+}
+
+// newIntake takes in what is stored in d and in store.
+func newIntake(d *dir.Dir, store imageStore) *ingest.Service {
+	return ingest.New(ingest.Options{Blobs: d, Releases: store, Signed: store, MaxImage: maxImage, Now: time.Now,
+		Stage: func(ctx context.Context, room int64) (ingest.Staged, error) { return d.Stage(ctx, room) }})
 }

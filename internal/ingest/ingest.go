@@ -1,9 +1,11 @@
-// Package ingest takes images in: read once, as they arrive, checked as the
-// bootloader would, stored under their SHA-256 and published. What is refused
-// leaves nothing behind: no blob, no release.
+// Package ingest takes images and signed releases in: read once, as they arrive,
+// checked as the bootloader and a device would, stored under their SHA-256 and
+// published. What is refused leaves nothing behind: no blob, no release.
 //
-// It knows the domain and the image format (core/esp32), no database, no disk
-// and no wire; what it needs of them it declares.
+// It decides what the server believes: which key list follows which, and by that
+// who may sign. It knows the domain, the image format (core/esp32) and the release
+// file (release), no database, no disk and no wire; what it needs of them it
+// declares.
 package ingest
 
 import (
@@ -22,10 +24,11 @@ import (
 // this format maps more than 16 MiB of flash for code and data.
 const DefaultMaxImage = 16 << 20
 
-// Blobs is a store of images: internal/blob.Store has these and more, with their contract.
+// Blobs is a store of images and streams: internal/blob.Store has these and more, with their contract.
 type Blobs interface {
 	Put(ctx context.Context, src io.Reader, size int64) (d fleet.Digest, created bool, err error)
 	List(ctx context.Context) ([]fleet.Digest, error)
+	Verify(ctx context.Context, d fleet.Digest) error
 	Delete(ctx context.Context, d fleet.Digest) error
 }
 
@@ -42,15 +45,35 @@ type Meta struct {
 	OtherBytes bool
 }
 
-// Service takes images in. Its methods may be called concurrently.
+// Staged is bytes that are stored and have no name yet: internal/blob.Staged, with its contract.
+type Staged interface {
+	io.Writer
+	io.ReaderAt
+	Commit(ctx context.Context) (d fleet.Digest, created bool, err error)
+	Abort()
+}
+
+// Signed is what signed releases need of a store.
+type Signed interface {
+	fleet.SignedReleases
+	fleet.KeyLists
+	fleet.SignedIntake
+}
+
+// Service takes images and releases in. Its methods may be called concurrently.
 type Service struct {
 	blobs    Blobs
 	releases fleet.Releases
+	signed   Signed
+	stage    func(ctx context.Context, room int64) (Staged, error)
 	max      int64
 	now      func() time.Time
 
+	// publishing is held from the look at the newest key list until what was judged by it is stored.
+	publishing sync.Mutex
+
 	mu sync.Mutex
-	// pinned counts the images that are being published, by digest: between the blob and the
+	// pinned counts the blobs that are being published, by digest: between the blob and the
 	// release nothing else says that the blob is wanted.
 	pinned map[fleet.Digest]int
 }
@@ -59,13 +82,18 @@ type Service struct {
 type Options struct {
 	Blobs    Blobs
 	Releases fleet.Releases
+	Signed   Signed
+	// Stage makes sure of room for so many bytes, 0 where it is not known, and answers a place for
+	// them: internal/blob.Stager.
+	Stage    func(ctx context.Context, room int64) (Staged, error)
 	MaxImage int64 // bytes; 0: DefaultMaxImage
 	Now      func() time.Time
 }
 
-// New makes a Service. All options but MaxImage are required.
+// New makes a Service. All options but MaxImage are required; without Signed and
+// Stage there are images only.
 func New(o Options) *Service {
-	s := &Service{blobs: o.Blobs, releases: o.Releases, max: o.MaxImage, now: o.Now, pinned: map[fleet.Digest]int{}}
+	s := &Service{blobs: o.Blobs, releases: o.Releases, signed: o.Signed, stage: o.Stage, max: o.MaxImage, now: o.Now, pinned: map[fleet.Digest]int{}}
 	if s.max == 0 {
 		s.max = DefaultMaxImage
 	}
@@ -82,14 +110,14 @@ func (s *Service) Publish(ctx context.Context, r io.Reader, m Meta) (rel fleet.R
 		return fleet.Release{}, false, err
 	}
 	in := newIntake(r, m, s.max)
-	in.atEnd = s.pin
+	in.atEnd = func(d fleet.Digest) { s.pin(d) }
 	size := m.Size
 	if size == 0 {
 		size = -1
 	}
 	stored, _, err := s.blobs.Put(ctx, in, size)
 	if in.ended {
-		defer func() { s.unpin(ctx, in.digest, err) }()
+		defer func() { s.unpin(ctx, err, in.digest) }()
 	}
 	if err != nil {
 		return fleet.Release{}, false, err
@@ -144,31 +172,40 @@ func tooLarge(limit int64) error {
 		Hint: "push the app image alone, not a dump of the whole flash"}
 }
 
-// pin is called when an image was read to its end and found good, before its
-// blob has a name.
-func (s *Service) pin(d fleet.Digest) {
+// pin is called when what is to be published was found good, before its blobs
+// have names.
+func (s *Service) pin(digests ...fleet.Digest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pinned[d]++
+	for _, d := range digests {
+		s.pinned[d]++
+	}
 }
 
-// unpin ends what pin began. The last of those who publish the same image
-// removes the blob if none of them got a release for it.
-func (s *Service) unpin(ctx context.Context, d fleet.Digest, failed error) {
+// unpin ends what pin began. The last of those who publish the same bytes
+// removes their blob if none of them got a release for it.
+func (s *Service) unpin(ctx context.Context, failed error, digests ...fleet.Digest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pinned[d]--
-	if s.pinned[d] > 0 {
-		return
+	var free []fleet.Digest
+	for _, d := range digests {
+		if s.pinned[d]--; s.pinned[d] == 0 {
+			delete(s.pinned, d)
+			free = append(free, d)
+		}
 	}
-	delete(s.pinned, d)
-	if failed == nil || !certain(failed) {
+	if len(free) == 0 || failed == nil || !certain(failed) {
 		return
 	}
 	ctx = context.WithoutCancel(ctx) // the caller may be gone: that is one of the reasons to clean up
-	if used, err := s.used(ctx); err == nil && !used[d] {
-		// What can't be removed now, Sweep finds.
-		_ = s.blobs.Delete(ctx, d)
+	used, err := s.used(ctx)
+	if err != nil {
+		return // what can't be removed now, Sweep finds
+	}
+	for _, d := range free {
+		if _, ok := used[d]; !ok {
+			_ = s.blobs.Delete(ctx, d) // the same
+		}
 	}
 }
 
@@ -177,54 +214,4 @@ func (s *Service) unpin(ctx context.Context, d fleet.Digest, failed error) {
 // blob must not be missing then; if it does not, Sweep removes the blob.
 func certain(err error) bool {
 	return fleet.CodeOf(err) != fleet.CodeInternal || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
-}
-
-// used are the digests that releases refer to, withdrawn ones too.
-func (s *Service) used(ctx context.Context) (map[fleet.Digest]bool, error) {
-	releases, err := s.releases.ListReleases(ctx, "")
-	if err != nil {
-		return nil, err
-	}
-	used := make(map[fleet.Digest]bool, len(releases))
-	for _, r := range releases {
-		used[r.Image.Digest] = true
-	}
-	return used, nil
-}
-
-// Sweep removes the blobs that no release refers to: a crash between a blob and
-// its release leaves one. It returns how many, and the releases whose image is
-// missing, which nobody can download.
-func (s *Service) Sweep(ctx context.Context) (removed int, missing []fleet.Release, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	releases, err := s.releases.ListReleases(ctx, "")
-	if err != nil {
-		return 0, nil, err
-	}
-	blobs, err := s.blobs.List(ctx)
-	if err != nil {
-		return 0, nil, err
-	}
-	there := make(map[fleet.Digest]bool, len(blobs))
-	for _, d := range blobs {
-		there[d] = true
-	}
-	used := map[fleet.Digest]bool{}
-	for _, r := range releases {
-		used[r.Image.Digest] = true
-		if !there[r.Image.Digest] {
-			missing = append(missing, r)
-		}
-	}
-	for _, d := range blobs {
-		if used[d] || s.pinned[d] > 0 {
-			continue
-		}
-		if err := s.blobs.Delete(ctx, d); err != nil {
-			return removed, missing, err
-		}
-		removed++
-	}
-	return removed, missing, nil
 }

@@ -49,8 +49,13 @@ func newWorld(t testing.TB) *world {
 	if w.dir, err = dir.Open(dir.Options{Path: filepath.Join(w.path, "blobs"), Reserve: -1}); err != nil {
 		t.Fatal(err)
 	}
-	w.Service = New(Options{Blobs: w.dir, Releases: w.store, Now: func() time.Time { return t0 }})
+	w.Service = New(w.options())
 	return w
+}
+
+func (w *world) options() Options {
+	return Options{Blobs: w.dir, Releases: w.store, Signed: w.store, Now: func() time.Time { return t0 },
+		Stage: func(ctx context.Context, room int64) (Staged, error) { return w.dir.Stage(ctx, room) }}
 }
 
 // holds wants so many blobs and releases, and nothing half-written.
@@ -334,7 +339,7 @@ func TestSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 	removed, missing, err := w.Sweep(ctx)
-	if removed != 1 || len(missing) != 1 || missing[0].Version != "1.0" || err != nil {
+	if removed != 1 || len(missing) != 1 || missing[0].Release.Version != "1.0" || !missing[0].Missing || missing[0].What != "image" || err != nil {
 		t.Errorf("%d %v %v", removed, missing, err)
 	}
 	if err := w.dir.Verify(ctx, digests[1]); err != nil {

@@ -155,16 +155,26 @@ func (in *intake) image() fleet.Image {
 	if in.other {
 		return fleet.Image{Digest: in.digest, Size: in.n}
 	}
-	im := fleet.Image{Digest: in.digest, Size: in.n, Chip: esp32.ChipName(in.check.Chip())}
-	if im.Chip == "" {
-		im.Chip = fmt.Sprintf("chip %d", in.check.Chip())
-	}
-	if binary.LittleEndian.Uint32(in.head[descOffset:]) == descMagic {
-		text := func(at int) string {
-			b, _, _ := bytes.Cut(in.head[at:at+descText], []byte{0})
-			return fleet.CleanText(string(b), descText)
-		}
-		im.AppVersion, im.Project, im.IDFVersion = text(descVersion), text(descProject), text(descIDF)
-	}
+	im := fleet.Image{Digest: in.digest, Size: in.n, Chip: chipName(in.check.Chip())}
+	describe(&im, &in.head)
 	return im
+}
+
+func chipName(chip uint16) string {
+	if name := esp32.ChipName(chip); name != "" {
+		return name
+	}
+	return fmt.Sprintf("chip %d", chip)
+}
+
+// describe adds what the app descriptor says, if there is one.
+func describe(im *fleet.Image, head *[headBytes]byte) {
+	if binary.LittleEndian.Uint32(head[descOffset:]) != descMagic {
+		return
+	}
+	text := func(at int) string {
+		b, _, _ := bytes.Cut(head[at:at+descText], []byte{0})
+		return fleet.CleanText(string(b), descText)
+	}
+	im.AppVersion, im.Project, im.IDFVersion = text(descVersion), text(descProject), text(descIDF)
 }
