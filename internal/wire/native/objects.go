@@ -49,10 +49,9 @@ type StreamFiles interface {
 // ObjectIndex says what is an object. The files of images lie beside those of
 // streams and are none: without it anybody could read them.
 type ObjectIndex interface {
-	// StreamSize is the length of a stream's file in bytes; CodeNotFound for what is no stream.
-	StreamSize(ctx context.Context, d fleet.Digest) (int64, error)
-	// ManifestEnvelope is a manifest as it was signed; CodeNotFound.
-	ManifestEnvelope(ctx context.Context, d fleet.Digest) ([]byte, error)
+	// Stream and Manifest answer CodeNotFound for what is none.
+	Stream(ctx context.Context, d fleet.Digest) (fleet.Stream, error)
+	Manifest(ctx context.Context, d fleet.Digest) (fleet.Manifest, error)
 }
 
 // ObjectsConfig is what Objects need; Files and Index are required.
@@ -159,7 +158,7 @@ func (o *Objects) size(ctx context.Context, d fleet.Digest) (int64, error) {
 	if ok {
 		return n, nil
 	}
-	n, err := o.c.Index.StreamSize(ctx, d)
+	m, err := o.c.Index.Stream(ctx, d)
 	if err != nil {
 		return 0, err
 	}
@@ -168,8 +167,8 @@ func (o *Objects) size(ctx context.Context, d fleet.Digest) (int64, error) {
 	if len(o.sizes) >= knownStreams {
 		clear(o.sizes)
 	}
-	o.sizes[d] = n
-	return n, nil
+	o.sizes[d] = m.Length
+	return m.Length, nil
 }
 
 // hasSize wants the file to be as long as the stream: a shorter one would be
@@ -209,13 +208,13 @@ func (o *Objects) manifest(w http.ResponseWriter, r *http.Request) {
 		o.fail(w, r, err)
 		return
 	}
-	envelope, err := o.c.Index.ManifestEnvelope(r.Context(), d)
+	m, err := o.c.Index.Manifest(r.Context(), d)
 	if err != nil {
 		o.fail(w, r, err)
 		return
 	}
-	setRange(r.Header, int64(len(envelope)))
-	serve(w, r, d, "application/cose", bytes.NewReader(envelope))
+	setRange(r.Header, int64(len(m.Envelope)))
+	serve(w, r, d, "application/cose", bytes.NewReader(m.Envelope))
 }
 
 // content is what http.ServeContent reads.

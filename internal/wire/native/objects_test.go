@@ -33,24 +33,24 @@ type shelf struct {
 	err      error
 }
 
-func (s *shelf) StreamSize(_ context.Context, d fleet.Digest) (int64, error) {
+func (s *shelf) Stream(_ context.Context, d fleet.Digest) (fleet.Stream, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked++
 	if s.err != nil {
-		return 0, s.err
+		return fleet.Stream{}, s.err
 	}
 	if n, ok := s.sizes[d]; ok {
-		return n, nil
+		return fleet.Stream{Digest: d, Length: n}, nil
 	}
-	return 0, fleet.Errorf(fleet.CodeNotFound, "no stream")
+	return fleet.Stream{}, fleet.Errorf(fleet.CodeNotFound, "no stream")
 }
 
-func (s *shelf) ManifestEnvelope(_ context.Context, d fleet.Digest) ([]byte, error) {
+func (s *shelf) Manifest(_ context.Context, d fleet.Digest) (fleet.Manifest, error) {
 	if d != sha256.Sum256(s.envelope) {
-		return nil, fleet.Errorf(fleet.CodeNotFound, "no manifest")
+		return fleet.Manifest{}, fleet.Errorf(fleet.CodeNotFound, "no manifest")
 	}
-	return s.envelope, nil
+	return fleet.Manifest{Digest: d, Envelope: s.envelope}, nil
 }
 
 func (s *shelf) put(t testing.TB, b []byte) fleet.Digest {
