@@ -40,6 +40,8 @@ func enc(v any) []byte {
 			return head(1, uint64(-1-v))
 		}
 		return head(0, uint64(v))
+	case uint64:
+		return head(0, v)
 	case string:
 		return append(head(3, uint64(len(v))), v...)
 	case []byte:
@@ -99,9 +101,14 @@ func keyID(i int) []byte {
 
 // seal makes an envelope with signatures by the keys.
 func seal(kind Kind, payload []byte, keys ...int) []byte {
+	return sealAs(0x27, kind, payload, keys...)
+}
+
+// sealAs names another algorithm (encoded) in what is signed.
+func sealAs(alg byte, kind Kind, payload []byte, keys ...int) []byte {
 	sigs := arr{}
 	for _, k := range keys {
-		protected := append([]byte{0xA2, 1, 0x27, 4, 0x48}, keyID(k)...)
+		protected := append([]byte{0xA2, 1, alg, 4, 0x48}, keyID(k)...)
 		s := enc(arr{"Signature", []byte{}, protected, []byte(kind.Label()), payload})
 		sigs = append(sigs, arr{protected, mp{}, ed25519.Sign(testKey(k), s)})
 	}

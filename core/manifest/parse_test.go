@@ -111,6 +111,8 @@ func TestMalformedKeyLists(t *testing.T) {
 	below[0] = 0xEB // 2^255-21: no point, but reduced
 	small := make([]byte, 32)
 	small[0] = 1
+	negative := bytes.Clone(small)
+	negative[31] = 0x80
 	cases := map[string]struct {
 		m    mp
 		want Error
@@ -121,7 +123,7 @@ func TestMalformedKeyLists(t *testing.T) {
 		"a note in a key":             {keys(key.set(-1, 1)), 0},
 		"a note in a root":            {good.set(3, arr{mp{0, -8, 1, public(1), -1, 1}}), 0},
 		"version 0":                   {good.set(0, 0), cb(cbor.ErrValue)},
-		"version of 33 bits":          {good.set(0, 1<<32), cb(cbor.ErrLimit)},
+		"version of 33 bits":          {good.set(0, uint64(1<<32)), cb(cbor.ErrLimit)},
 		"no version":                  {good.without(0), cb(cbor.ErrMissing)},
 		"generation 0":                {good.set(1, 0), cb(cbor.ErrValue)},
 		"no generation":               {good.without(1), cb(cbor.ErrMissing)},
@@ -141,6 +143,7 @@ func TestMalformedKeyLists(t *testing.T) {
 		"key not reduced":             {keys(key.set(1, reduced)), ErrKeyForm},
 		"key just reduced":            {keys(key.set(1, below)), 0},
 		"key of small order":          {keys(key.set(1, small)), ErrKeyOrder},
+		"the same with the other x":   {keys(key.set(1, negative)), ErrKeyOrder},
 		"root of small order":         {good.set(3, arr{mp{0, -8, 1, small}}), ErrKeyOrder},
 		"key absent":                  {keys(key.without(1)), cb(cbor.ErrMissing)},
 		"no roles":                    {keys(key.set(2, 0)), cb(cbor.ErrValue)},
@@ -162,7 +165,7 @@ func TestMalformedKeyLists(t *testing.T) {
 		"product not UTF-8":           {good.set(5, arr{product.set(0, "\xFF")}), cb(cbor.ErrText)},
 		"threshold 0":                 {good.set(5, arr{product.set(1, 0)}), cb(cbor.ErrValue)},
 		"threshold 5":                 {good.set(5, arr{product.set(1, 5)}), cb(cbor.ErrLimit)},
-		"epoch of 33 bits":            {good.set(5, arr{product.set(2, 1<<32)}), cb(cbor.ErrLimit)},
+		"epoch of 33 bits":            {good.set(5, arr{product.set(2, uint64(1<<32))}), cb(cbor.ErrLimit)},
 		"floor absent":                {good.set(5, arr{product.without(3)}), cb(cbor.ErrMissing)},
 		"product twice":               {good.set(5, arr{product, product.set(1, 2)}), ErrProductTwice},
 		"products absent":             {good.without(5), cb(cbor.ErrMissing)},
@@ -191,7 +194,7 @@ func TestMalformedManifests(t *testing.T) {
 	less := func(k int) mp { return good.set(6, arr{goodImage().without(k)}) }
 	critical := func(k int) mp { return append(append(good[:16:16], k, 1), good[16:]...) }
 	// slot and address come before the chunk size.
-	placed := func(slot, address int) mp {
+	placed := func(slot int, address any) mp {
 		g := goodImage()
 		return good.set(6, arr{append(append(g[:10:10], 5, slot, 6, address), g[10:]...)})
 	}
@@ -215,7 +218,7 @@ func TestMalformedManifests(t *testing.T) {
 		"version empty":             {good.set(2, ""), cb(cbor.ErrValue)},
 		"version of 65 bytes":       {good.set(2, strings.Repeat("1", 65)), cb(cbor.ErrLimit)},
 		"version not UTF-8":         {good.set(2, "\xC0\x80"), cb(cbor.ErrText)},
-		"epoch of 33 bits":          {good.set(3, 1<<32), cb(cbor.ErrLimit)},
+		"epoch of 33 bits":          {good.set(3, uint64(1<<32)), cb(cbor.ErrLimit)},
 		"no epoch":                  {good.without(3), cb(cbor.ErrMissing)},
 		"sequence 0":                {good.set(4, 0), cb(cbor.ErrValue)},
 		"no sequence":               {good.without(4), cb(cbor.ErrMissing)},
@@ -241,10 +244,10 @@ func TestMalformedManifests(t *testing.T) {
 		"chip of 17 bits":           {image(2, 65_536), cb(cbor.ErrLimit)},
 		"digest of 31 bytes":        {image(3, make([]byte, 31)), cb(cbor.ErrValue)},
 		"size 0":                    {image(4, 0), cb(cbor.ErrValue)},
-		"size of 33 bits":           {image(4, 1<<32), cb(cbor.ErrLimit)},
-		"slot and address":          {placed(15, 1<<32-1), 0},
+		"size of 33 bits":           {image(4, uint64(1<<32)), cb(cbor.ErrLimit)},
+		"slot and address":          {placed(15, uint64(1<<32-1)), 0},
 		"slot 16":                   {placed(16, 0), cb(cbor.ErrLimit)},
-		"address of 33 bits":        {placed(0, 1<<32), cb(cbor.ErrLimit)},
+		"address of 33 bits":        {placed(0, uint64(1<<32)), cb(cbor.ErrLimit)},
 		"chunk 128":                 {image(7, 128), cb(cbor.ErrValue)},
 		"chunk 1,000":               {image(7, 1000), cb(cbor.ErrValue)},
 		"chunk 32,768":              {image(7, 32_768), cb(cbor.ErrLimit)},
@@ -307,7 +310,7 @@ func TestMalformedSheets(t *testing.T) {
 		"image root absent":         {good.without(0), cb(cbor.ErrMissing)},
 		"ram absent":                {good.without(3), cb(cbor.ErrMissing)},
 		"unknown critical field":    {good.set(9, 1), cb(cbor.ErrUnknown)},
-		"ram above 32 bits":         {good.set(3, 1<<32), cb(cbor.ErrLimit)},
+		"ram above 32 bits":         {good.set(3, uint64(1<<32)), cb(cbor.ErrLimit)},
 		"image root of 33 bytes":    {good.set(0, make([]byte, 33)), cb(cbor.ErrLimit)},
 		"length and root exchanged": {good.set(6, make([]byte, 32)), cb(cbor.ErrType)},
 	}
