@@ -35,10 +35,10 @@ const (
 )
 
 // scryptWork is age's work factor, log2: its default costs about a second.
-// Tests lower it. maxScryptWork is what a key file may ask of who opens it.
+// Tests lower it. maxScryptWork is what a key file may ask of who opens it: 1 GiB.
 var scryptWork = 18
 
-const maxScryptWork = 22
+const maxScryptWork = 20
 
 // NewKey makes a key from the system's randomness.
 func NewKey() (ed25519.PrivateKey, error) {
