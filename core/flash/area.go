@@ -5,9 +5,8 @@ package flash
 // range and alignment are checked (ErrRange, ErrAlign), so that a driver need
 // not. The zero Area has size 0 and refuses every access.
 type Area struct {
-	dev  Device
-	geo  Geometry // of the chip, with Size that of the area
-	base uint32
+	dev        Device
+	base, size uint32 // bytes; what the chip is like, it is asked each time: an updater holds five areas
 }
 
 var _ Device = (*Area)(nil)
@@ -27,7 +26,7 @@ func (a *Area) Sub(off, length uint32) (Area, error) {
 	if a.dev == nil {
 		return Area{}, ErrRange
 	}
-	return window(a.dev, a.geo, a.base, off, length)
+	return window(a.dev, a.Geometry(), a.base, off, length)
 }
 
 // window is length bytes at off of what g describes, which starts at base of dev.
@@ -39,18 +38,24 @@ func window(dev Device, g Geometry, base, off, length uint32) (Area, error) {
 	if g.EraseSize == 0 || g.ProgramSize == 0 || off%g.EraseSize != 0 || length%g.EraseSize != 0 {
 		return Area{}, ErrAlign
 	}
-	g.Size = length
-	return Area{dev: dev, geo: g, base: base + off}, nil
+	return Area{dev: dev, base: base + off, size: length}, nil
 }
 
 // Base is where the area starts on its chip, in bytes.
 func (a *Area) Base() uint32 { return a.base }
 
 // Size of the area in bytes.
-func (a *Area) Size() uint32 { return a.geo.Size }
+func (a *Area) Size() uint32 { return a.size }
 
-// Geometry is the chip's, with the area's size.
-func (a *Area) Geometry() Geometry { return a.geo }
+// Geometry is the chip's, with the area's size; all zero for the zero Area.
+func (a *Area) Geometry() Geometry {
+	if a.dev == nil {
+		return Geometry{}
+	}
+	g := a.dev.Geometry()
+	g.Size = a.size
+	return g
+}
 
 // ReadAt fills p from off.
 func (a *Area) ReadAt(p []byte, off uint32) error {
@@ -65,7 +70,7 @@ func (a *Area) Program(p []byte, off uint32) error {
 	if err := a.check(uint32(len(p)), off); err != nil {
 		return err
 	}
-	if off%a.geo.ProgramSize != 0 || uint32(len(p))%a.geo.ProgramSize != 0 {
+	if unit := a.dev.Geometry().ProgramSize; off%unit != 0 || uint32(len(p))%unit != 0 {
 		return ErrAlign
 	}
 	return a.dev.Program(p, a.base+off)
@@ -76,7 +81,7 @@ func (a *Area) Erase(off, length uint32) error {
 	if err := a.check(length, off); err != nil {
 		return err
 	}
-	if off%a.geo.EraseSize != 0 || length%a.geo.EraseSize != 0 {
+	if sector := a.dev.Geometry().EraseSize; off%sector != 0 || length%sector != 0 {
 		return ErrAlign
 	}
 	return a.dev.Erase(a.base+off, length)
@@ -94,20 +99,21 @@ func (a *Area) Sync() error {
 // off and ends at or before limit: a block where one is aligned on the chip and
 // fits, else a sector; 0 where not even a sector fits.
 func (a *Area) EraseUnit(off, limit uint32) uint32 {
-	if limit > a.geo.Size || off >= limit {
+	if limit > a.size || off >= limit {
 		return 0
 	}
-	if b := a.geo.BlockEraseSize; b != 0 && (a.base+off)%b == 0 && limit-off >= b {
+	g := a.dev.Geometry()
+	if b := g.BlockEraseSize; b != 0 && (a.base+off)%b == 0 && limit-off >= b {
 		return b
 	}
-	if limit-off >= a.geo.EraseSize {
-		return a.geo.EraseSize
+	if limit-off >= g.EraseSize {
+		return g.EraseSize
 	}
 	return 0
 }
 
 func (a *Area) check(n, off uint32) error {
-	if a.dev == nil || off > a.geo.Size || n > a.geo.Size-off {
+	if a.dev == nil || off > a.size || n > a.size-off {
 		return ErrRange
 	}
 	return nil
