@@ -11,12 +11,11 @@ import (
 
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/digest"
-	"github.com/runnel-fota/runnel/core/flash"
 )
 
 // Size is the length of an encoded record in bytes, before it is padded to the
 // chip's program unit.
-const Size = 264
+const Size = 316
 
 // BufferSize is the length of the buffer that Load and Save need: Size rounded
 // up to the largest program unit, 256 bytes.
@@ -63,6 +62,12 @@ type Image struct {
 	Digest [32]byte // SHA-256 of the whole image
 	Size   uint32   // bytes
 	Stamp  uint32
+	// Epoch is compared before the stamp; Security is the security version. Both 0 over v1.
+	Epoch, Security uint32
+	// TrialSeconds is how long the trial may take, 0: as the device was built.
+	// NoContact: it is confirmed on its self-test alone.
+	TrialSeconds uint16
+	NoContact    bool
 	// Version is text for people, VersionLen bytes of it.
 	Version    [VersionBytes]byte
 	VersionLen uint8
@@ -95,15 +100,43 @@ type Trial struct {
 	Image      Image
 }
 
-// Confirmed names the image last confirmed; Stamp 0 and a zero digest: none yet.
+// Confirmed names an image that was confirmed and the slot that it stands in; a
+// zero digest: none.
 type Confirmed struct {
-	Digest [32]byte
-	Stamp  uint32
+	Digest          [32]byte
+	Size, Stamp     uint32
+	Epoch, Security uint32
+	Slot            boot.Slot
 }
 
-// BadImage is remembered by the head of its digest and its stamp.
+// Floors are numbers that only rise, and only when an image is confirmed: what is
+// below is not taken. Over v1 all stay 0.
+type Floors struct{ Epoch, Stamp, Security uint32 }
+
+// Raise lifts the floors to those of an image that is confirmed.
+func (f *Floors) Raise(im *Image) {
+	if im.Epoch > f.Epoch {
+		f.Epoch, f.Stamp = im.Epoch, im.Stamp
+	} else if im.Epoch == f.Epoch && im.Stamp > f.Stamp {
+		f.Stamp = im.Stamp
+	}
+	if im.Security > f.Security {
+		f.Security = im.Security
+	}
+}
+
+// Newer says whether im was published after the other: epoch first, then stamp.
+func (im *Image) Newer(than *Image) bool {
+	if im.Epoch != than.Epoch {
+		return im.Epoch > than.Epoch
+	}
+	return im.Stamp > than.Stamp
+}
+
+// BadImage is remembered by the head of its digest and its stamp: who makes two
+// images with one head has the second refused, and harms nobody else.
 type BadImage struct {
-	DigestHead [16]byte
+	DigestHead [8]byte
 	Stamp      uint32
 }
 
@@ -111,9 +144,10 @@ type BadImage struct {
 type Record struct {
 	Trial   Trial
 	Outcome Outcome
-	// Confirmed is the image that this device last confirmed. Its version is the
-	// last trial's.
-	Confirmed Confirmed
+	// Confirmed is the image that this device last confirmed, Previous the one
+	// before it: the way back, as long as its slot still holds it.
+	Confirmed, Previous Confirmed
+	Floors              Floors
 	// NonceLimit: nonces up to it may have been used. They are reserved in blocks.
 	NonceLimit uint64
 	// BootCount counts starts of the updater, for reports.
@@ -134,9 +168,21 @@ func (r *Record) MarkBad(digest *[32]byte, stamp uint32) {
 		}
 	}
 	b := &r.Bad[r.BadNext%BadImages]
-	copy(b.DigestHead[:], digest[:16])
+	copy(b.DigestHead[:], digest[:])
 	b.Stamp = stamp
 	r.BadNext = (r.BadNext + 1) % BadImages
+}
+
+// ForgetBad takes an operator's word that an image may be tried again. It says
+// whether it was remembered.
+func (r *Record) ForgetBad(digest *[32]byte) bool {
+	for i := range r.Bad {
+		if b := &r.Bad[i]; b.used() && b.is(digest) {
+			*b = BadImage{}
+			return true
+		}
+	}
+	return false
 }
 
 // IsBad says whether the image was found bad under this stamp or a newer one. A
@@ -167,8 +213,11 @@ func (b *BadImage) is(digest *[32]byte) bool {
 	return true
 }
 
+// extent is how much of the trust store there is, and its CRC-32.
+type extent struct{ n, crc uint32 }
+
 // encode writes r with its sequence number into p (Size bytes).
-func (r *Record) encode(p []byte, seq uint32) {
+func (r *Record) encode(p []byte, seq uint32, trust extent) {
 	le := binary.LittleEndian
 	for i := range p {
 		p[i] = 0
@@ -186,25 +235,32 @@ func (r *Record) encode(p []byte, seq uint32) {
 	p[27] = r.Trial.Boots
 	r.Trial.Image.encode(p[28:])
 	at := 28 + imageSize
-	copy(p[at:], r.Confirmed.Digest[:])
-	le.PutUint32(p[at+32:], r.Confirmed.Stamp)
-	at += 36
+	for _, c := range [...]*Confirmed{&r.Confirmed, &r.Previous} {
+		c.encode(p[at:])
+		at += confirmedSize
+	}
+	le.PutUint32(p[at:], r.Floors.Epoch)
+	le.PutUint32(p[at+4:], r.Floors.Stamp)
+	le.PutUint32(p[at+8:], r.Floors.Security)
+	at += 12
 	for i := range r.Bad {
 		copy(p[at:], r.Bad[i].DigestHead[:])
-		le.PutUint32(p[at+16:], r.Bad[i].Stamp)
-		at += 20
+		le.PutUint32(p[at+8:], r.Bad[i].Stamp)
+		at += 12
 	}
+	le.PutUint32(p[at:], trust.n)
+	le.PutUint32(p[at+4:], trust.crc)
 	le.PutUint32(p[Size-4:], digest.CRC32(0, p[:Size-4]))
 }
 
 // decode reads p (Size bytes); ok is false where it is no whole record.
-func (r *Record) decode(p []byte) (seq uint32, ok bool, err error) {
+func (r *Record) decode(p []byte) (seq uint32, trust extent, ok bool, err error) {
 	le := binary.LittleEndian
 	if le.Uint32(p[0:]) != magic || le.Uint32(p[Size-4:]) != digest.CRC32(0, p[:Size-4]) {
-		return 0, false, nil
+		return 0, trust, false, nil
 	}
 	if p[4] != format {
-		return 0, false, ErrFormat
+		return 0, trust, false, ErrFormat
 	}
 	r.Outcome = Outcome(p[5])
 	r.BadNext = p[6] % BadImages
@@ -219,37 +275,69 @@ func (r *Record) decode(p []byte) (seq uint32, ok bool, err error) {
 	r.Trial.Boots = p[27]
 	r.Trial.Image.decode(p[28:])
 	at := 28 + imageSize
-	copy(r.Confirmed.Digest[:], p[at:at+32])
-	r.Confirmed.Stamp = le.Uint32(p[at+32:])
-	at += 36
-	for i := range r.Bad {
-		copy(r.Bad[i].DigestHead[:], p[at:at+16])
-		r.Bad[i].Stamp = le.Uint32(p[at+16:])
-		at += 20
+	for _, c := range [...]*Confirmed{&r.Confirmed, &r.Previous} {
+		c.decode(p[at:])
+		at += confirmedSize
 	}
-	return seq, true, nil
+	r.Floors = Floors{le.Uint32(p[at:]), le.Uint32(p[at+4:]), le.Uint32(p[at+8:])}
+	at += 12
+	for i := range r.Bad {
+		copy(r.Bad[i].DigestHead[:], p[at:])
+		r.Bad[i].Stamp = le.Uint32(p[at+8:])
+		at += 12
+	}
+	return seq, extent{le.Uint32(p[at:]), le.Uint32(p[at+4:])}, true, nil
 }
 
-// imageSize is the length of an encoded Image: digest 32, size 4, stamp 4, version 32, its length 1, zero 3.
-const imageSize = 76
+// imageSize is the length of an encoded Image in bytes.
+const imageSize = 88
 
 func (im *Image) encode(p []byte) {
+	le := binary.LittleEndian
 	copy(p, im.Digest[:])
-	binary.LittleEndian.PutUint32(p[32:], im.Size)
-	binary.LittleEndian.PutUint32(p[36:], im.Stamp)
-	copy(p[40:], im.Version[:])
-	p[72] = im.VersionLen
+	le.PutUint32(p[32:], im.Size)
+	le.PutUint32(p[36:], im.Stamp)
+	le.PutUint32(p[40:], im.Epoch)
+	le.PutUint32(p[44:], im.Security)
+	le.PutUint16(p[48:], im.TrialSeconds)
+	p[52] = flag(im.NoContact, 1)
+	p[53] = im.VersionLen
+	copy(p[56:], im.Version[:])
 }
 
 func (im *Image) decode(p []byte) {
+	le := binary.LittleEndian
 	copy(im.Digest[:], p[:32])
-	im.Size = binary.LittleEndian.Uint32(p[32:])
-	im.Stamp = binary.LittleEndian.Uint32(p[36:])
-	copy(im.Version[:], p[40:72])
-	im.VersionLen = p[72]
+	im.Size, im.Stamp = le.Uint32(p[32:]), le.Uint32(p[36:])
+	im.Epoch, im.Security = le.Uint32(p[40:]), le.Uint32(p[44:])
+	im.TrialSeconds = le.Uint16(p[48:])
+	im.NoContact = p[52]&1 != 0
+	im.VersionLen = p[53]
 	if im.VersionLen > VersionBytes {
 		im.VersionLen = VersionBytes
 	}
+	copy(im.Version[:], p[56:88])
+}
+
+// confirmedSize is the length of an encoded Confirmed in bytes.
+const confirmedSize = 52
+
+func (c *Confirmed) encode(p []byte) {
+	le := binary.LittleEndian
+	copy(p, c.Digest[:])
+	le.PutUint32(p[32:], c.Size)
+	le.PutUint32(p[36:], c.Stamp)
+	le.PutUint32(p[40:], c.Epoch)
+	le.PutUint32(p[44:], c.Security)
+	p[48] = byte(c.Slot)
+}
+
+func (c *Confirmed) decode(p []byte) {
+	le := binary.LittleEndian
+	copy(c.Digest[:], p[:32])
+	c.Size, c.Stamp = le.Uint32(p[32:]), le.Uint32(p[36:])
+	c.Epoch, c.Security = le.Uint32(p[40:]), le.Uint32(p[44:])
+	c.Slot = boot.Slot(p[48])
 }
 
 func flag(b bool, v byte) byte {
@@ -257,93 +345,4 @@ func flag(b bool, v byte) byte {
 		return v
 	}
 	return 0
-}
-
-// Sectors keeps the record in an area of two sectors. It is the store of a board
-// that has a partition for it; a port may bring another (NVS).
-type Sectors struct {
-	area flash.Area
-	seq  uint32 // of the newest whole copy; 0: none
-	at   uint8  // the sector that holds it
-	step uint8  // of the save in progress: 0 erase, 1 program, 2 read back
-}
-
-// NewSectors wants an area of two sectors.
-func NewSectors(area flash.Area) (Sectors, error) {
-	g := area.Geometry()
-	if g.EraseSize < BufferSize || area.Size() != 2*g.EraseSize {
-		return Sectors{}, ErrArea
-	}
-	return Sectors{area: area}, nil
-}
-
-// Load reads the newest whole copy into r; r is zero where there is none. buf is
-// at least BufferSize bytes and holds nothing of worth afterwards.
-func (s *Sectors) Load(r *Record, buf []byte) error {
-	if len(buf) < BufferSize {
-		return ErrBuffer
-	}
-	*r = Record{}
-	s.seq, s.at, s.step = 0, 1, 0
-	buf = buf[:Size]
-	sector := s.area.Geometry().EraseSize
-	for i := uint8(0); i < 2; i++ {
-		if err := s.area.ReadAt(buf, uint32(i)*sector); err != nil {
-			return err
-		}
-		if binary.LittleEndian.Uint32(buf[8:]) <= s.seq {
-			continue // older than what we have; 0 is never written
-		}
-		seq, ok, err := r.decode(buf)
-		if err != nil {
-			return err
-		}
-		if ok {
-			s.seq, s.at = seq, i
-		}
-	}
-	return nil
-}
-
-// Save does one flash operation towards writing r into the sector that does not
-// hold the newest copy, and says whether it is done: erase, program, read back.
-// r must not change between the first call and done. After an error the next
-// call starts again. buf is as for Load.
-func (s *Sectors) Save(r *Record, buf []byte) (done bool, err error) {
-	if len(buf) < BufferSize {
-		return false, ErrBuffer
-	}
-	g := s.area.Geometry()
-	n := (Size + g.ProgramSize - 1) / g.ProgramSize * g.ProgramSize
-	at := uint32(1-s.at) * g.EraseSize
-	switch s.step {
-	case 0:
-		// Always erased: what a cut left there may look blank and not be.
-		err = s.area.Erase(at, g.EraseSize)
-	case 1:
-		r.encode(buf[:Size], s.seq+1)
-		for i := uint32(Size); i < n; i++ {
-			buf[i] = g.ErasedByte
-		}
-		err = s.area.Program(buf[:n], at)
-	case 2:
-		if err = s.area.ReadAt(buf[:Size], at); err != nil {
-			break
-		}
-		got := digest.CRC32(0, buf[:Size-4])
-		stored := binary.LittleEndian.Uint32(buf[Size-4:])
-		r.encode(buf[:Size], s.seq+1)
-		if want := binary.LittleEndian.Uint32(buf[Size-4:]); got != want || stored != want {
-			err = ErrVerify
-			break
-		}
-		s.seq, s.at, s.step = s.seq+1, 1-s.at, 0
-		return true, nil
-	}
-	if err != nil {
-		s.step = 0
-		return false, err
-	}
-	s.step++
-	return false, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/flash"
 )
 
@@ -72,8 +73,11 @@ func full() Record {
 	r := Record{Outcome: OutcomeCrashed, NonceLimit: 1 << 40, BootCount: 7, BadNext: 3}
 	r.Trial = Trial{Open: true, Confirming: true, Rejected: true, Slot: 1, Stagings: 2, Boots: 3}
 	r.Trial.Image = Image{Digest: [32]byte{1, 2}, Size: 9, Stamp: 8, Version: [32]byte{'v'}, VersionLen: 1}
-	r.Confirmed = Confirmed{Digest: [32]byte{3}, Stamp: 4}
-	r.Bad[2] = BadImage{DigestHead: [16]byte{5}, Stamp: 6}
+	r.Trial.Image.Epoch, r.Trial.Image.Security, r.Trial.Image.TrialSeconds, r.Trial.Image.NoContact = 2, 3, 600, true
+	r.Confirmed = Confirmed{Digest: [32]byte{3}, Size: 5, Stamp: 4, Epoch: 6, Security: 7, Slot: 1}
+	r.Previous = Confirmed{Digest: [32]byte{4}, Size: 6, Stamp: 3, Epoch: 5, Security: 6, Slot: boot.Factory}
+	r.Floors = Floors{Epoch: 6, Stamp: 4, Security: 7}
+	r.Bad[2] = BadImage{DigestHead: [8]byte{5}, Stamp: 6}
 	return r
 }
 
@@ -167,7 +171,7 @@ func TestNewerFormatIsRefused(t *testing.T) {
 func FuzzLoad(f *testing.F) {
 	r := full()
 	var p [Size]byte
-	r.encode(p[:], 3)
+	r.encode(p[:], 3, extent{})
 	f.Add(p[:])
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m := &memory{left: -1}

@@ -13,6 +13,7 @@ var (
 	rec     state.Record
 	buf     [state.BufferSize]byte
 	digest  [32]byte
+	image   state.Image
 )
 
 func main() {
@@ -25,6 +26,12 @@ func main() {
 	board.Fill(digest[:])
 	rec.MarkBad(&digest, board.Input())
 	board.Flag(rec.IsBad(&digest, board.Input()))
+	board.Flag(rec.ForgetBad(&digest))
+	rec.Floors.Raise(&rec.Trial.Image)
+	board.Flag(rec.Trial.Image.Newer(&image))
+	board.Err(sectors.SetTrust(board.Input() % sectors.TrustRoom()))
+	board.Output(sectors.TrustLen())
+	board.Err(sectors.ReadAt(digest[:], board.Input()))
 	for {
 		done, err := sectors.Save(&rec, buf[:])
 		board.Err(err)
