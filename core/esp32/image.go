@@ -110,7 +110,6 @@ const (
 // the image's first byte in any pieces. Bytes behind the image are ignored.
 type ImageCheck struct {
 	sha    digest.SHA256
-	sum    [32]byte
 	buf    [32]byte // header, segment header or hash, while incomplete
 	limit  uint32
 	off    uint32 // bytes taken
@@ -244,8 +243,9 @@ func (c *ImageCheck) next() error {
 			c.part, c.length = partDone, c.off
 		}
 	case partHash:
-		c.sha.Sum(&c.sum)
-		if !digest.Equal(c.sum[:], c.buf[:]) {
+		var sum [32]byte
+		c.sha.Sum(&sum)
+		if !digest.Equal(sum[:], c.buf[:]) {
 			return c.fail(ErrHash, c.off-32)
 		}
 		c.part, c.length = partDone, c.off

@@ -59,8 +59,7 @@ const DefaultChunkSize = 1024
 // Offer is what a manifest says. Mandatory are size and hash.
 type Offer struct {
 	Present         bool
-	Size, ChunkSize uint32 // bytes
-	Digest          [32]byte
+	Size, ChunkSize uint32 // bytes; its hash is Answer.Hash
 	// Stamp is uploaded_at as Unix seconds, 0 if absent or unreadable: a number,
 	// or ISO-8601 text "2006-01-02T15:04:05" read as UTC.
 	Stamp      uint32
@@ -81,8 +80,8 @@ type Answer struct {
 	Offer Offer
 	// Of a chunk. Mandatory are data and mac (or hmac).
 	Number, Size                        uint32
-	Length                              uint32 // bytes decoded into the chunk buffer
-	MAC                                 [32]byte
+	Length                              uint32   // bytes decoded into the chunk buffer
+	Hash                                [32]byte // a chunk's MAC, or a manifest's SHA-256 of the image
 	HasNumber, HasSize, HasMAC, HasData bool
 	Rollback                            bool // KindRollback
 	Success                             bool // KindAck: "status" is "success"
@@ -283,10 +282,8 @@ func (a *Answer) char(c byte) error {
 	switch a.field {
 	case fieldData:
 		return a.base64(c)
-	case fieldMAC, fieldHMAC:
-		return a.hex(&a.MAC, n, c)
-	case fieldHash:
-		return a.hex(&a.Offer.Digest, n, c)
+	case fieldMAC, fieldHMAC, fieldHash:
+		return a.hex(n, c)
 	case fieldVersion:
 		if n < uint32(len(a.Offer.Version)) {
 			a.Offer.Version[n] = c
@@ -303,13 +300,14 @@ func (a *Answer) char(c byte) error {
 	return nil
 }
 
-// hex fills out with 64 digits. A second MAC is compared with the first.
-func (a *Answer) hex(out *[32]byte, n uint32, c byte) error {
+// hex fills Hash with 64 digits. A second MAC is compared with the first.
+func (a *Answer) hex(n uint32, c byte) error {
+	out := &a.Hash
 	v, ok := hexDigit(c)
 	if !ok || n >= 64 {
 		return ErrField
 	}
-	if a.HasMAC && out == &a.MAC {
+	if a.HasMAC {
 		have := out[n/2] >> 4
 		if n%2 == 1 {
 			have = out[n/2] & 15

@@ -54,8 +54,9 @@ func TestManifest(t *testing.T) {
 				continue
 			}
 			if c.want.Present {
-				d, _ := hex.DecodeString(hash)
-				copy(c.want.Digest[:], d)
+				if hex.EncodeToString(a.Hash[:]) != hash {
+					t.Errorf("%s, pieces of %d: hash %x", c.name, piece, a.Hash)
+				}
 				c.want.VersionLen = uint8(copy(c.want.Version[:], c.version))
 			}
 			if a.Offer != c.want {
@@ -81,7 +82,7 @@ func TestChunkAnyPieces(t *testing.T) {
 			t.Fatalf("chunk of %d bytes: %v", len(data), err)
 		}
 		if !bytes.Equal(buf[:a.Length], data) || a.Number != uint32(i) || a.Size != uint32(len(data)) ||
-			hex.EncodeToString(a.MAC[:]) != mac {
+			hex.EncodeToString(a.Hash[:]) != mac {
 			t.Fatalf("chunk of %d bytes read wrong", len(data))
 		}
 	}
@@ -246,7 +247,7 @@ func FuzzAnswer(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if a.Offer != b.Offer || a.Length != b.Length || a.MAC != b.MAC {
+		if a.Offer != b.Offer || a.Length != b.Length || a.Hash != b.Hash {
 			t.Fatal("pieces change the result")
 		}
 		if !json.Valid([]byte(text)) {

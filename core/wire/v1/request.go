@@ -42,6 +42,9 @@ func (w *Wire) SetIdentity(id Identity) {
 // ID is the device's name, empty for a silent one.
 func (w *Wire) ID() string { return w.id }
 
+// Signed says whether requests carry nonces.
+func (w *Wire) Signed() bool { return w.sign }
+
 // Hash is a SHA-256 to use while no request is built and no chunk is checked: it
 // shares its memory with the MAC.
 func (w *Wire) Hash() *digest.SHA256 { return w.mac.Hash() }

@@ -48,6 +48,7 @@ func main() {
 		Rollback:      board.Bool(),
 		Error:         v1.Error(board.Input()).Error(),
 	}
+	board.Flag(wire.Signed())
 	send(wire.Report(request[:], &report, nonce(), board.Input()))
 	receive(v1.KindAck)
 }
@@ -72,7 +73,7 @@ func receive(k v1.Kind) {
 		board.Err(answer.Feed(piece[:]))
 	}
 	board.Err(answer.End())
-	board.Bytes(answer.MAC[:])
+	board.Bytes(answer.Hash[:])
 	board.Flag(answer.Success)
 	board.Flag(answer.Rollback)
 	board.Output(answer.Number)
