@@ -41,7 +41,7 @@ const ramBeside = 2048
 type ramMeter struct{ resident, inHand, peak, budget int }
 
 func newRAMMeter(chunkBuffer, slots int) ramMeter {
-	resident := board.WorkingSet(chunkBuffer, slots) - chunkBuffer
+	resident := board.WorkingSet(board.V1, chunkBuffer, slots) - chunkBuffer
 	return ramMeter{resident: resident, peak: resident, budget: chunkBuffer + ramBeside}
 }
 

@@ -45,7 +45,7 @@ func TestRateMeter(t *testing.T) {
 
 func TestRAMMeter(t *testing.T) {
 	m := newRAMMeter(1024, 2)
-	if m.resident+1024 != board.WorkingSet(1024, 2) || m.budget != 3072 {
+	if m.resident+1024 != board.WorkingSet(board.V1, 1024, 2) || m.budget != 3072 {
 		t.Errorf("%d bytes without a chunk, budget %d", m.resident, m.budget)
 	}
 	m.sample(1024)

@@ -145,7 +145,7 @@ func (o *boardRun) power(ctx context.Context, cmd *cobra.Command, b *board.Board
 	log.emit(boardEvent{Event: "reset", Text: reason.String()})
 	done := false
 	err = b.Run(ctx, reason, board.App{
-		Transport: carry, Identity: id, ChunkBuffer: o.chunkBuffer, PollMillis: uint32(o.poll.Milliseconds()),
+		Transport: carry, Identity: id, ChunkSize: o.chunkBuffer, PollMillis: uint32(o.poll.Milliseconds()),
 		Seed: uint64(time.Now().UnixNano()), OnStart: log.started,
 		OnEvent: func(e device.Event) {
 			log.event(e)
@@ -175,12 +175,12 @@ type carrier struct {
 	err    error
 }
 
-func (t *carrier) Do(ctx context.Context, r v1.Request) (board.Answer, error) {
+func (t *carrier) Do(ctx context.Context, r device.Request) (board.Answer, error) {
 	a, err := t.c.Do(ctx, &r)
 	if t.err = err; err != nil {
 		return nil, err
 	}
-	t.status, _ = a.Head()
+	t.status = int(a.Head().Status)
 	return a, nil
 }
 

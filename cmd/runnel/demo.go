@@ -123,7 +123,7 @@ func (d *demo) run(ctx context.Context, images []string) (err error) {
 	if err := d.images(images); err != nil {
 		return err
 	}
-	s := summary{Event: "summary", ChunkBytes: demoChunk, WorkingSet: board.WorkingSet(demoChunk, int(slots.Slots()))}
+	s := summary{Event: "summary", ChunkBytes: demoChunk, WorkingSet: board.WorkingSet(board.V1, demoChunk, int(slots.Slots()))}
 	failed := d.steps(ctx)
 	d.log.bar.Clear()
 	s.ImageBytes, s.Chunks = int(d.release.Size), d.release.Chunks
@@ -327,7 +327,7 @@ func (d *demo) power(ctx context.Context, stop func(*device.Updater, device.Even
 }
 
 // Do carries a request, and counts the bytes of B's chunks that are asked for.
-func (d *demo) Do(ctx context.Context, r v1.Request) (board.Answer, error) {
+func (d *demo) Do(ctx context.Context, r device.Request) (board.Answer, error) {
 	if u, err := url.ParseRequestURI(string(r.Target)); err == nil && u.Path == v1.ChunkPath && !d.full {
 		if n, err := strconv.Atoi(u.Query().Get("chunk_number")); err == nil && n*demoChunk < len(d.imgB) {
 			d.fetched += min(demoChunk, len(d.imgB)-n*demoChunk)

@@ -20,9 +20,9 @@ package device
 
 import (
 	"github.com/runnel-fota/runnel/core/boot"
+	"github.com/runnel-fota/runnel/core/digest"
 	"github.com/runnel-fota/runnel/core/flash"
 	"github.com/runnel-fota/runnel/core/state"
-	v1 "github.com/runnel-fota/runnel/core/wire/v1"
 )
 
 // Port is what the updater needs of the chip.
@@ -89,6 +89,7 @@ const (
 	EventUpToDate                         // what runs is what is on offer
 	EventUnreachable                      // the server could not be reached
 	EventReported                         // a report was acknowledged
+	EventKeyList                          // a new key list was accepted
 )
 
 // Need is what Step wants next.
@@ -104,7 +105,8 @@ type NeedKind uint8
 const (
 	NeedStep     NeedKind = iota // nothing: call Step again
 	NeedSend                     // send Request(), then call Response, or Broken
-	NeedBytes                    // read a piece of the body: Feed, and EndOfBody or Broken at its end
+	NeedBytes                    // read into Space(), then Fed; EndOfBody or Broken at the body's end
+	NeedClose                    // let go of the answer that is being read
 	NeedTime                     // wait, at most Wait
 	NeedSelfTest                 // the image on trial tests itself: call SelfTest
 	NeedReset                    // reset the chip now
@@ -115,12 +117,16 @@ type Config struct {
 	Parts
 	// Journal is the partition for the journal: two sectors. Size 0: the target's
 	// tail is used where the image leaves it free.
-	Journal  flash.Area
-	Identity v1.Identity
+	Journal flash.Area
+	// Wire is what it speaks with the server: *V1 or *Native, for this Updater alone.
+	Wire Wire
+	// Buffer is the one that everything passes through: a chunk, requests, answers,
+	// what is read back. At least MinBuffer bytes; each wire says what chunks it
+	// takes with how much. The caller keeps it for the Updater alone.
+	Buffer []byte
 }
 
-// Parts is what an Updater keeps. The caller owns every buffer and keeps it for
-// the Updater alone.
+// Parts is what an Updater keeps.
 type Parts struct {
 	Port   Port
 	Boot   boot.Scheme
@@ -129,13 +135,6 @@ type Parts struct {
 	Image  ImageCheck
 	Store  Store    // nil: no state outlives an update; see docs/design/trial.md
 	Events Observer // nil: nobody listens
-
-	// Chunk holds one chunk, at least MinChunkBuffer bytes and a multiple of the
-	// flash's program unit. Its length is the largest chunk size that is taken.
-	Chunk []byte
-	// Scratch holds pieces of the answer (feed from it, or from a buffer of your
-	// own), pieces that are read back, journal entries; ScratchBuffer bytes.
-	Scratch []byte
 
 	// HasFactory: a factory image is there to go back to.
 	HasFactory bool
@@ -151,23 +150,25 @@ type Parts struct {
 
 // Limits and defaults, with their reasons.
 const (
-	// MinChunkBuffer: the state's record, and every request (419 bytes at most),
-	// are built in the chunk buffer while no chunk is in hand.
+	// MinChunkBuffer: the state's record, and every request, are built in the chunk
+	// buffer while no chunk is in hand. Bytes.
 	MinChunkBuffer = state.BufferSize
-	// ScratchBuffer holds a journal entry of the largest program unit.
-	ScratchBuffer = 256
+	// MinBuffer in bytes: with less, no wire takes any chunk.
+	MinBuffer = MinChunkBuffer + 256
 
 	defaultPollMillis  = 60_000
 	defaultTrialMillis = 5 * 60_000
 	defaultReportEvery = 64
 
-	hashBytesPerStep = 4096    // architecture.md, idea 4: one bounded thing
-	programPerStep   = 4096    //
-	chunkTries       = 6       // wrong chunks in a row before the deployment fails
-	networkTries     = 8       // failed requests in a row before the poll interval rules
-	backoffBase      = 1_000   // ms, doubled a try
-	backoffCap       = 300_000 // ms
-	maxRetryAfter    = 3600_000
+	maxBuffer = 65535 // offsets in it are 16 bits
+
+	hashBytesPerStep = 4096       // architecture.md, idea 4: one bounded thing
+	programPerStep   = 4096       //
+	chunkTries       = 6          // wrong chunks in a row before the deployment fails
+	networkTries     = 8          // failed requests in a row before the poll interval rules
+	backoffBase      = 1_000      // ms, doubled a try
+	backoffCap       = 300_000    // ms
+	maxRetryAfter    = 3600       // s
 	restageMillis    = 2 * 60_000 // the old image runs this long before it stages again
 	maxStagings      = 4          // the first and three more
 	maxTrialBoots    = 3          // where the bootloader has no rollback
@@ -178,28 +179,28 @@ const (
 type Error uint8
 
 const (
-	ErrChunkBuffer Error = iota + 1
-	ErrScratch
+	ErrBuffer Error = iota + 1
 	ErrSlots
 	ErrPort
 	ErrJournal
 	ErrIdentity
+	ErrTrust
 )
 
 func (e Error) Error() string {
 	switch e {
-	case ErrChunkBuffer:
-		return "device: chunk buffer too short or not a multiple of the program unit"
-	case ErrScratch:
-		return "device: scratch buffer too short"
+	case ErrBuffer:
+		return "device: buffer too short or not a multiple of the program unit"
 	case ErrSlots:
 		return "device: no slot to update"
 	case ErrPort:
-		return "device: port, boot scheme or image check missing"
+		return "device: port, boot scheme, image check or wire missing"
 	case ErrJournal:
 		return "device: journal area is not two sectors"
 	case ErrIdentity:
-		return "device: no key"
+		return "device: no id, no product or no key"
+	case ErrTrust:
+		return "device: no roots, no verifier, or no store for a key list"
 	}
 	return "device: unknown error"
 }
@@ -208,10 +209,14 @@ func (e Error) Error() string {
 type Updater struct {
 	c         Parts
 	signed    bool // requests carry nonces
+	chain     bool // records prove what is in flash; releases have sequences
 	partition bool // the journal has a partition of its own
+	w         Wire
+	hash      *digest.SHA256 // the wire's, between two of its exchanges
+	buf       []byte
+	chunkTo   uint16 // where the part of buf ends that holds a chunk
+	scratchAt uint16 // where the part begins that is free while a chunk is in hand
 	rec       state.Record
-	wire      v1.Wire
-	ans       v1.Answer
 
 	phase phase
 	sub   uint8
@@ -225,24 +230,21 @@ type Updater struct {
 	contact  bool
 	trial    bool // the running image is on trial (I3)
 
-	io      ioState
-	status  uint16
-	retryMs uint64
-	req     layout
+	io      exchange
 	tries   uint8
 	wakeAt  uint64
 	pollAt  uint64
 	stageAt uint64 // when to stage again; 0: not
 	trialBy uint64
 
-	nonce    uint64
-	reserved uint64
+	nonce uint64
 
-	rel  release
+	rel  release // in progress, or on offer and looked at
+	goOn bool    // it is the one that the journal has
 	jnl  journal
 	inst install
 
-	mac     [32]byte // of the chunk in hand; a field, because what meets an interface escapes
+	sum     [32]byte // a slot's hash, or a chunk's MAC; a field, because what meets an interface escapes
 	failed  imageID  // not tried again until the next start
 	failing Reason
 	same    imageID // found to run
@@ -253,7 +255,7 @@ type Updater struct {
 
 // imageID tells offers apart in RAM: the head of the digest, and the stamp.
 type imageID struct {
-	head  [16]byte
+	head  [8]byte
 	stamp uint32
 }
 
@@ -263,7 +265,13 @@ func idOf(digest *[32]byte, stamp uint32) imageID {
 	return id
 }
 
-// release is the one in progress.
+// chunk is where a chunk lies, and everything that passes while none is in hand.
+func (u *Updater) chunk() []byte { return u.buf[:u.chunkTo] }
+
+// scratch is free while a chunk is in hand.
+func (u *Updater) scratch() []byte { return u.buf[u.scratchAt:] }
+
+// release is one on offer or in progress.
 type release struct {
 	state.Image
 	chunk uint32 // bytes
@@ -273,27 +281,25 @@ type release struct {
 // New checks the Config. It touches no hardware.
 func New(u *Updater, c Config) error {
 	*u = Updater{c: c.Parts}
-	if c.Port == nil || c.Boot == nil || c.Image == nil {
+	if c.Port == nil || c.Boot == nil || c.Image == nil || c.Wire == nil {
 		return ErrPort
 	}
 	if len(c.Slots) == 0 || (len(c.Slots) == 1 && !c.HasFactory) {
 		return ErrSlots
 	}
-	unit := c.Slots[0].Geometry().ProgramSize
-	if len(c.Chunk) < MinChunkBuffer || uint32(len(c.Chunk))%unit != 0 {
-		return ErrChunkBuffer
-	}
-	if len(c.Scratch) < ScratchBuffer {
-		return ErrScratch
-	}
 	if c.Journal.Size() != 0 && c.Journal.Size() != 2*c.Journal.Geometry().EraseSize {
 		return ErrJournal
 	}
-	if len(c.Identity.Key) == 0 {
-		return ErrIdentity
+	if len(c.Buffer) < MinBuffer || len(c.Buffer) > maxBuffer {
+		return ErrBuffer
 	}
-	u.wire.SetIdentity(c.Identity)
-	u.signed = c.Identity.Signed
+	u.w, u.buf = c.Wire, c.Buffer
+	if err := u.w.attach(u); err != nil {
+		return err
+	}
+	if uint32(u.chunkTo)%c.Slots[0].Geometry().ProgramSize != 0 {
+		return ErrBuffer
+	}
 	u.jnl.area, u.partition = c.Journal, c.Journal.Size() != 0
 	if u.c.PollMillis == 0 {
 		u.c.PollMillis = defaultPollMillis

@@ -18,6 +18,7 @@ type install struct {
 	// [.., sectorsTo) is erased by sector only (flash rule 3).
 	gapFrom, gapTo, sectorsTo uint32
 	provenCRC                 uint32 // of the bytes that a walk has proven
+	believed                  uint32 // up to here an entry's word for "erased" was taken
 	resumable                 bool
 	note                      bool // an erase entry is due
 }
@@ -88,7 +89,9 @@ func (u *Updater) planResume() {
 		u.jnl.off = true
 	}
 	if !u.jnl.on() {
-		u.event(EventNoResume, ReasonNoJournal)
+		if !u.chain { // else the slot is its own journal
+			u.event(EventNoResume, ReasonNoJournal)
+		}
 		return
 	}
 	u.inst.resumable = true
@@ -130,13 +133,13 @@ func (u *Updater) programNext() error {
 	g := s.Geometry()
 	end := roundUp(in.inHand, g.ProgramSize)
 	for i := in.inHand; i < end; i++ {
-		u.c.Chunk[i] = g.ErasedByte
+		u.chunk()[i] = g.ErasedByte
 	}
 	n := end - in.done
 	if n > programPerStep {
 		n = programPerStep
 	}
-	if err := s.Program(u.c.Chunk[in.done:in.done+n], in.written+in.done); err != nil {
+	if err := s.Program(u.chunk()[in.done:in.done+n], in.written+in.done); err != nil {
 		return err
 	}
 	in.done += n
@@ -149,17 +152,17 @@ func (u *Updater) readBack() (bool, error) {
 	in, s := &u.inst, u.slot()
 	for left := uint32(programPerStep); left > 0 && in.done < in.inHand; {
 		n := in.inHand - in.done
-		if n > uint32(len(u.c.Scratch)) {
-			n = uint32(len(u.c.Scratch))
+		if n > uint32(len(u.scratch())) {
+			n = uint32(len(u.scratch()))
 		}
 		if n > left {
 			n = left
 		}
-		buf := u.c.Scratch[:n]
+		buf := u.scratch()[:n]
 		if err := s.ReadAt(buf, in.written+in.done); err != nil {
 			return false, err
 		}
-		if !digest.Equal(buf, u.c.Chunk[in.done:in.done+n]) {
+		if !digest.Equal(buf, u.chunk()[in.done:in.done+n]) {
 			return false, flash.ErrProgram
 		}
 		in.done += n
@@ -168,7 +171,9 @@ func (u *Updater) readBack() (bool, error) {
 	if in.done < in.inHand {
 		return false, nil
 	}
-	in.crc = digest.CRC32(in.crc, u.c.Chunk[:in.inHand])
+	if !u.chain {
+		in.crc = digest.CRC32(in.crc, u.chunk()[:in.inHand])
+	}
 	in.written += in.inHand
 	in.inHand, in.done = 0, 0
 	return true, nil
@@ -196,17 +201,17 @@ func (u *Updater) hashNext(slot boot.Slot, size uint32, check bool) (done bool, 
 	in := &u.inst
 	for left := uint32(hashBytesPerStep); left > 0 && in.done < size; {
 		n := size - in.done
-		if n > uint32(len(u.c.Chunk)) {
-			n = uint32(len(u.c.Chunk))
+		if n > uint32(len(u.chunk())) {
+			n = uint32(len(u.chunk()))
 		}
 		if n > left {
 			n = left
 		}
-		buf := u.c.Chunk[:n]
+		buf := u.chunk()[:n]
 		if err := u.c.Slots[slot].ReadAt(buf, in.done); err != nil {
 			return false, err
 		}
-		u.wire.Hash().Write(buf)
+		u.hash.Write(buf)
 		if check {
 			// Its error stays and comes again from End: the digest is judged first,
 			// which tells bytes that are not the release's from a release that is bad.
@@ -231,20 +236,20 @@ func (u *Updater) walkNext() (done bool, err error) {
 		if n > end-in.done {
 			n = end - in.done
 		}
-		if n > uint32(len(u.c.Chunk)) {
-			n = uint32(len(u.c.Chunk))
+		if n > uint32(len(u.chunk())) {
+			n = uint32(len(u.chunk()))
 		}
 		if n > left {
 			n = left
 		}
-		buf := u.c.Chunk[:n]
+		buf := u.chunk()[:n]
 		if err := s.ReadAt(buf, in.done); err != nil {
 			return false, err
 		}
 		in.crc = digest.CRC32(in.crc, buf)
 		in.done += n
 		left -= n
-		seen, ok, err := u.jnl.compare(in.done, in.crc, u.c.Scratch)
+		seen, ok, err := u.jnl.compare(in.done, in.crc, u.scratch())
 		if err != nil {
 			return false, err
 		}
@@ -275,7 +280,7 @@ func (u *Updater) resumeAt() {
 	in.erased = roundUp(proven, sector)
 	from := in.erased + roundUp(u.span(), sector)
 	if erased > from {
-		in.gapFrom, in.gapTo = from, erased
+		in.gapFrom, in.gapTo, in.believed = from, erased, erased
 	}
 	// What lies behind may be half erased: by sector, up to where a block that
 	// was cut could end (flash rule 3).

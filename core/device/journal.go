@@ -13,7 +13,7 @@ import (
 // program may disturb its whole sector (docs/design/journal.md has the bytes).
 //
 //	header 64 B  "RNLJ" u32, format u8, slot u8, 0 u16, session u32, size u32,
-//	             chunk u32, stamp u32, digest 32, 0 u32, CRC-32 of the 60 bytes before
+//	             chunk u32, stamp u32, digest 32, epoch u32, CRC-32 of the 60 bytes before
 //	entry  16 B  written u32, erased u32, CRC-32 of the slot's first `written` bytes,
 //	             CRC-32 of the 12 bytes before, begun with the header's CRC
 //
@@ -108,6 +108,7 @@ func (j *journal) loadSector(i uint8, slot boot.Slot, rel *release, buf []byte) 
 	}
 	j.whole[i], j.found, j.session = true, true, session
 	rel.Size, rel.chunk, rel.Stamp = le.Uint32(h[12:]), le.Uint32(h[16:]), le.Uint32(h[20:])
+	rel.Epoch = le.Uint32(h[56:])
 	copy(rel.Digest[:], h[24:56])
 	rel.VersionLen = 0
 	rel.known = true
@@ -197,7 +198,7 @@ func (j *journal) append(e entry, slot boot.Slot, rel *release, buf []byte) (don
 		le.PutUint32(h[16:], rel.chunk)
 		le.PutUint32(h[20:], rel.Stamp)
 		copy(h[24:56], rel.Digest[:])
-		le.PutUint32(h[56:], 0)
+		le.PutUint32(h[56:], rel.Epoch)
 		j.headCRC[j.turn] = digest.CRC32(0, h[:60])
 		le.PutUint32(h[60:], j.headCRC[j.turn])
 		err = j.area.Program(h, base)

@@ -41,6 +41,18 @@ const (
 	ReasonDamaged              // what was in flash is not what the journal says
 	ReasonElsewhere            // confirmed, but not by this updater
 	ReasonNotAuthorized        // the server does not know this device or its key
+	ReasonTrust                // no roots, or a trust store that can't be read
+	ReasonKeyList              // the key list is not signed by the roots that the device holds
+	ReasonManifest             // the manifest is malformed, or does not fit its announcement
+	ReasonSignature            // too few good signatures
+	ReasonProduct              // for another product
+	ReasonHardware             // for other hardware
+	ReasonEpoch                // of another epoch
+	ReasonSequence             // not newer than what was confirmed
+	ReasonSecurity             // security version below the floor
+	ReasonSlot                 // for another slot or address
+	ReasonRecord               // a record that is not the release's, too often
+	ReasonStream               // no server or cache gave the part of the stream that was asked for
 )
 
 func (r Reason) String() string {
@@ -113,6 +125,30 @@ func (r Reason) String() string {
 		return "confirmed by something else than the updater"
 	case ReasonNotAuthorized:
 		return "the server refuses this device or its key"
+	case ReasonTrust:
+		return "no trust store that can be read"
+	case ReasonKeyList:
+		return "key list that the device's roots do not stand for"
+	case ReasonManifest:
+		return "manifest that can't be read or does not fit its announcement"
+	case ReasonSignature:
+		return "manifest without enough good signatures"
+	case ReasonProduct:
+		return "release of another product"
+	case ReasonHardware:
+		return "release for other hardware"
+	case ReasonEpoch:
+		return "release of another epoch"
+	case ReasonSequence:
+		return "release not newer than the one confirmed"
+	case ReasonSecurity:
+		return "security version below the floor"
+	case ReasonSlot:
+		return "release for another slot"
+	case ReasonRecord:
+		return "record that is not the release's, too often"
+	case ReasonStream:
+		return "stream not served as it was asked for, too often"
 	}
 	return "unknown reason"
 }

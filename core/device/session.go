@@ -2,90 +2,8 @@ package device
 
 import (
 	"github.com/runnel-fota/runnel/core/boot"
-	"github.com/runnel-fota/runnel/core/digest"
 	"github.com/runnel-fota/runnel/core/state"
-	v1 "github.com/runnel-fota/runnel/core/wire/v1"
 )
-
-// ioState is where a request and its answer are.
-type ioState uint8
-
-const (
-	ioNone   ioState = iota
-	ioSend           // the caller has still to send Request()
-	ioBody           // the answer is being fed
-	ioDone           // answered whole
-	ioBroken         // no answer, or not a whole one
-)
-
-// layout is where a request lies in the chunk buffer: the ends of its parts, one
-// behind the other.
-type layout struct {
-	target, body, nonce, stamp, mac uint16
-}
-
-// Request is what NeedSend wants sent. It lies in the chunk buffer: it is gone
-// after Response.
-func (u *Updater) Request() v1.Request {
-	l, b := &u.req, u.c.Chunk
-	r := v1.Request{Method: "GET", Target: b[:l.target], DeviceID: u.wire.ID(),
-		Nonce: b[l.body:l.nonce], Timestamp: b[l.nonce:l.stamp], MAC: b[l.stamp:l.mac]}
-	if l.body > l.target {
-		r.Method, r.Body = "POST", b[l.target:l.body]
-	}
-	return r
-}
-
-// Response is the head of the answer: its status, and Retry-After in
-// milliseconds, 0 if absent.
-func (u *Updater) Response(status int, retryAfterMillis uint64) {
-	if u.io != ioSend {
-		return
-	}
-	if status < 0 || status > 999 {
-		status = 0
-	}
-	if retryAfterMillis > maxRetryAfter {
-		retryAfterMillis = maxRetryAfter
-	}
-	u.status, u.retryMs, u.io = uint16(status), retryAfterMillis, ioBody
-}
-
-// Feed takes the next piece of the body. p may lie in the scratch buffer.
-func (u *Updater) Feed(p []byte) {
-	if u.io != ioBody || u.status != 200 {
-		return
-	}
-	// The error is kept by the answer and comes again from End.
-	if err := u.ans.Feed(p); err != nil {
-		u.io = ioDone
-	}
-}
-
-// EndOfBody: the body was read whole.
-func (u *Updater) EndOfBody() {
-	if u.io == ioBody {
-		u.io = ioDone
-	}
-}
-
-// Broken: the request could not be sent, or its answer not read.
-func (u *Updater) Broken() {
-	if u.io != ioNone {
-		u.io = ioBroken
-	}
-}
-
-// exchange says whether the caller still has work with the request.
-func (u *Updater) exchange() (Need, bool) {
-	switch u.io {
-	case ioSend:
-		return Need{Kind: NeedSend}, true
-	case ioBody:
-		return Need{Kind: NeedBytes}, true
-	}
-	return Need{}, false
-}
 
 // nonceReady reserves nonces before they are used (write before act). It returns
 // false where the state has to be written first; the phase is entered again then.
@@ -93,33 +11,15 @@ func (u *Updater) nonceReady() bool {
 	if !u.signed {
 		return true
 	}
-	if u.nonce < u.reserved {
+	if u.nonce < u.rec.NonceLimit {
 		return true
 	}
-	u.reserved = u.nonce + nonceBlock
+	u.rec.NonceLimit = u.nonce + nonceBlock
 	if u.c.Store == nil {
 		return true
 	}
-	u.rec.NonceLimit = u.reserved
 	u.saveThen(u.phase, u.sub)
 	return false
-}
-
-// send starts an exchange; the answer is parsed as kind k.
-func (u *Updater) send(req v1.Request, err error, k v1.Kind) Need {
-	if err != nil { // the request does not fit: MinChunkBuffer rules it out
-		u.io = ioBroken
-		return Need{}
-	}
-	l := &u.req
-	l.target = uint16(len(req.Target))
-	l.body = l.target + uint16(len(req.Body))
-	l.nonce = l.body + uint16(len(req.Nonce))
-	l.stamp = l.nonce + uint16(len(req.Timestamp))
-	l.mac = l.stamp + uint16(len(req.MAC))
-	u.ans.Begin(k, u.c.Chunk)
-	u.status, u.io = 0, ioSend
-	return Need{Kind: NeedSend}
 }
 
 func (u *Updater) next() (nonce uint64, unix uint32) {
@@ -134,70 +34,10 @@ func (u *Updater) next() (nonce uint64, unix uint32) {
 	return u.nonce, unix
 }
 
-// answered ends an exchange and says how it went: whole is an answer with status
-// 200 that parsed.
-func (u *Updater) answered() (whole bool) {
-	io := u.io
-	u.io = ioNone
-	if io != ioDone || u.status != 200 {
-		return false
-	}
-	return u.ans.End() == nil
-}
-
-func (u *Updater) pollRollback() Need {
-	if u.io == ioNone {
-		if !u.nonceReady() {
-			return Need{}
-		}
-		n, t := u.next()
-		req, err := u.wire.RollbackStatus(u.c.Chunk, n, t)
-		return u.send(req, err, v1.KindRollback)
-	}
-	switch {
-	case u.answered():
-		u.tries = 0
-		if u.ans.Rollback && !u.trial {
-			u.enter(phaseCheckBack)
-			return Need{}
-		}
-	case u.status != 200 && u.status != 404:
-		// Busy, broken or not for us: asking on at once would only add to it.
-		u.unreachable()
-		return Need{}
-	}
-	// An old server without this call answers 404: the manifest decides then.
-	u.enter(phasePollManifest)
-	return Need{}
-}
-
-func (u *Updater) pollManifest() Need {
-	if u.io == ioNone {
-		if !u.nonceReady() {
-			return Need{}
-		}
-		n, t := u.next()
-		req, err := u.wire.Manifest(u.c.Chunk, n, t)
-		return u.send(req, err, v1.KindManifest)
-	}
-	if !u.answered() {
-		u.unreachable()
-		return Need{}
-	}
-	u.tries = 0
-	u.contact = true
-	if u.trial {
-		u.enter(phaseTrial)
-		return Need{}
-	}
-	u.consider()
-	return Need{}
-}
-
 // unreachable waits longer each time. Progress is kept.
 func (u *Updater) unreachable() {
 	reason := ReasonNone
-	if u.status == 401 || u.status == 403 {
+	if u.io.head.Status == 401 || u.io.head.Status == 403 {
 		reason = ReasonNotAuthorized
 	}
 	u.event(EventUnreachable, reason)
@@ -212,52 +52,64 @@ func (u *Updater) unreachable() {
 	u.enter(phaseIdle)
 }
 
-// consider decides what to do with the answer of a poll.
-func (u *Updater) consider() {
-	o := &u.ans.Offer
-	if !o.Present {
-		if u.rel.known && u.jnl.newest.written < u.rel.Size && u.jnl.on() {
-			// An explicit nothing: the operator took the release back.
-			u.event(EventFailed, ReasonCancelled)
-			u.enter(phaseDiscard)
-			return
-		}
-		u.event(EventUpToDate, ReasonNone)
-		u.toIdle()
+// reached: the server gave an answer that counts.
+func (u *Updater) reached() {
+	u.tries = 0
+	u.contact = true
+	if u.trial {
+		u.enter(phaseTrial)
+	}
+}
+
+// nothing: the server said in so many words that there is no release.
+func (u *Updater) nothing() {
+	if u.rel.known && u.jnl.newest.written < u.rel.Size && u.jnl.on() {
+		u.cancelled() // the operator took it back
 		return
 	}
-	if u.isSame && u.same.head == idOf(&o.Digest, 0).head {
-		u.event(EventUpToDate, ReasonNone)
-		u.toIdle()
-		return
-	}
-	if u.failing != ReasonNone && u.failed == idOf(&o.Digest, o.Stamp) {
-		u.toIdle()
-		return
-	}
-	tr := &u.rec.Trial
-	if tr.Open && o.Digest == tr.Image.Digest {
-		u.toIdle() // it is staged again in a while
-		return
-	}
-	if r := u.refusal(o); r != ReasonNone {
-		u.refuse(o, r)
-		return
-	}
+	u.event(EventUpToDate, ReasonNone)
+	u.toIdle()
+}
+
+func (u *Updater) cancelled() {
+	u.event(EventFailed, ReasonCancelled)
+	u.enter(phaseDiscard)
+}
+
+// consider decides what to do with what is on offer. What it does not take it puts
+// down again: the release in progress is then read from the journal anew. (A value,
+// not a pointer: what is on the caller's stack must not be handed on.)
+func (u *Updater) consider(o release) {
 	old := &u.rel
-	if old.known && (old.Digest != o.Digest || old.Size != o.Size || old.chunk != o.ChunkSize) {
-		if o.Stamp != 0 && old.Stamp != 0 && o.Stamp <= old.Stamp && u.jnl.newest.written < old.Size {
-			u.failing = ReasonOlder
-			u.event(EventFailed, ReasonOlder)
-			u.toIdle()
-			return
-		}
-		old.known = false
+	u.goOn = old.known && old.Digest == o.Digest && old.Size == o.Size && old.chunk == o.chunk
+	older := o.Stamp != 0 && old.Stamp != 0 && (o.Epoch < old.Epoch || o.Epoch == old.Epoch && o.Stamp <= old.Stamp)
+	waits := old.known && !u.goOn && older && u.jnl.newest.written < old.Size
+	u.rel = o
+	u.rel.known = true
+	u.inst = install{}
+	id := idOf(&u.rel.Digest, u.rel.Stamp)
+	tr := &u.rec.Trial
+	switch {
+	case u.isSame && u.same.head == id.head:
+		u.event(EventUpToDate, ReasonNone)
+		u.putDown()
+		return
+	case u.failing != ReasonNone && u.failed == id, tr.Open && u.rel.Digest == tr.Image.Digest:
+		u.putDown() // found wanting in this start; or it is staged again in a while
+		return
+	case waits:
+		u.failing = ReasonOlder
+		u.event(EventFailed, ReasonOlder)
+		u.putDown()
+		return
 	}
-	u.wire.Hash().Reset()
-	u.inst.done = 0
+	if r := u.refusal(&u.rel); r != ReasonNone {
+		u.refuse(r)
+		return
+	}
+	u.hash.Reset()
 	// Is it what runs already? The slot itself is asked, nothing that was noted.
-	if run := u.c.Boot.Running(); int(run) < len(u.c.Slots) && o.Size <= u.c.Slots[run].Size() {
+	if run := u.c.Boot.Running(); int(run) < len(u.c.Slots) && u.rel.Size <= u.c.Slots[run].Size() {
 		u.enter(phaseHashRunning)
 		return
 	}
@@ -265,12 +117,12 @@ func (u *Updater) consider() {
 }
 
 // refusal is why an offer is not taken, from its numbers alone.
-func (u *Updater) refusal(o *v1.Offer) Reason {
+func (u *Updater) refusal(o *release) Reason {
 	tr := &u.rec.Trial
 	switch {
 	case o.Size == 0:
 		return ReasonEmpty
-	case o.ChunkSize == 0 || o.ChunkSize > uint32(len(u.c.Chunk)):
+	case o.chunk == 0 || o.chunk > uint32(len(u.chunk())):
 		return ReasonChunkSize
 	case o.Size > u.slot().Size():
 		return ReasonTooLarge // before the first erase
@@ -283,31 +135,32 @@ func (u *Updater) refusal(o *v1.Offer) Reason {
 }
 
 // refuse reports once a start.
-func (u *Updater) refuse(o *v1.Offer, r Reason) {
+func (u *Updater) refuse(r Reason) {
 	u.failing = r
-	u.setRelease(o)
-	u.failed = idOf(&o.Digest, o.Stamp)
-	u.rel.known = false
+	u.failed = idOf(&u.rel.Digest, u.rel.Stamp)
 	u.event(EventFailed, r)
 	if u.warned {
-		u.toIdle()
+		u.putDown()
 		return
 	}
 	u.warned = true
-	u.say(sayFailed, phaseIdle)
+	u.pollAt = u.c.Port.Millis() + u.jitter(uint64(u.c.PollMillis))
+	u.say(sayFailed, phaseReload)
 }
 
-func (u *Updater) setRelease(o *v1.Offer) {
-	u.rel.Digest, u.rel.Size, u.rel.Stamp = o.Digest, o.Size, o.Stamp
-	u.rel.Version, u.rel.VersionLen = o.Version, o.VersionLen
-	u.rel.chunk, u.rel.known = o.ChunkSize, true
+// putDown ends what was begun with a release that is not taken: of what is in
+// progress in flash, the journal tells anew.
+func (u *Updater) putDown() {
+	u.rel.known, u.inst = false, install{}
+	u.pollAt = u.c.Port.Millis() + u.jitter(uint64(u.c.PollMillis))
+	u.enter(phaseReload)
 }
 
 // hashSlot compares a slot's first bytes with the offer's digest: the running
 // slot, then, on a board without a store, the target whose record says that it
 // went back.
 func (u *Updater) hashSlot() {
-	o := &u.ans.Offer
+	o := &u.rel
 	slot := u.c.Boot.Running()
 	if u.phase == phaseHashTarget {
 		slot = u.target
@@ -316,32 +169,29 @@ func (u *Updater) hashSlot() {
 	if err == nil && !done {
 		return
 	}
-	u.wire.Hash().Sum(&u.mac)
-	equal := err == nil && u.mac == o.Digest
+	u.hash.Sum(&u.sum)
+	equal := err == nil && u.sum == o.Digest
 	switch {
 	case equal && u.phase == phaseHashRunning:
 		u.same, u.isSame = idOf(&o.Digest, 0), true
 		u.event(EventUpToDate, ReasonNone)
 		if u.rec.Outcome == state.OutcomeNone && u.c.Store == nil && u.verdict == boot.VerdictOnTrial {
 			// A board without a store learns its version only now.
-			u.setRelease(o)
-			u.rec.Trial.Image = u.rel.Image
-			u.rel.known = false
+			u.rec.Trial.Image = o.Image
 			u.rec.Outcome = state.OutcomeConfirmed
 			u.verdict = boot.VerdictNone
 		}
-		u.toIdle()
+		u.putDown()
 	case equal && u.c.Port.ResetReason() == boot.ResetPowerOn:
 		// It went back, and somebody unplugged the board: perhaps in its trial. What
 		// stands there is whole, so it is proven and staged, not fetched again.
-		u.setRelease(o)
-		u.rel.chunk = restaged
+		o.chunk = restaged
 		u.inst = install{written: o.Size}
 		u.beginVerify()
 	case equal:
-		u.refuse(o, ReasonTriedHere)
+		u.refuse(ReasonTriedHere)
 	case u.phase == phaseHashRunning && u.c.Store == nil && u.wentBack(u.target):
-		u.wire.Hash().Reset()
+		u.hash.Reset()
 		u.inst.done = 0
 		u.enter(phaseHashTarget)
 	default:
@@ -356,8 +206,7 @@ func (u *Updater) wentBack(s boot.Slot) bool {
 
 // take starts the download of the offer, or goes on with it.
 func (u *Updater) take() {
-	resume := u.rel.known && u.jnl.found
-	u.setRelease(&u.ans.Offer)
+	resume := u.goOn && u.jnl.found
 	if tr := &u.rec.Trial; tr.Open {
 		// A newer release displaces one that waits to be staged again.
 		tr.Open = false
@@ -371,63 +220,35 @@ func (u *Updater) take() {
 	u.inst = install{}
 	u.planResume()
 	u.event(EventOffer, ReasonNone)
-	if resume && u.inst.resumable {
+	if u.chain || resume && u.inst.resumable {
 		u.jnl.rewind()
-		u.enter(phaseWalk)
+		u.enter(phaseResume)
 		return
 	}
 	u.enter(phaseProtect)
 }
 
-func (u *Updater) fetch() Need {
-	if u.io == ioNone {
-		if now := u.c.Port.Millis(); now < u.wakeAt {
-			return Need{Kind: NeedTime, Wait: u.wakeAt - now}
-		}
-		if u.inst.written >= u.rel.Size {
-			u.beginVerify()
-			return Need{}
-		}
-		if !u.nonceReady() {
-			return Need{}
-		}
-		n, t := u.next()
-		req, err := u.wire.Chunk(u.c.Chunk, u.inst.written/u.rel.chunk, n, t)
-		return u.send(req, err, v1.KindChunk)
+// chunkLen is how many bytes the next chunk has.
+func (u *Updater) chunkLen() uint32 {
+	if left := u.rel.Size - u.inst.written; left < u.rel.chunk {
+		return left
 	}
-	whole := u.answered()
-	if !whole && u.status != 200 {
-		return u.fetchFailed(ReasonNone)
-	}
-	if r := u.checkChunk(whole); r != ReasonNone {
-		return u.fetchFailed(r)
-	}
-	u.tries = 0
-	u.inst.inHand, u.inst.done = u.ans.Length, 0
-	u.afterErase()
-	return Need{}
+	return u.rel.chunk
 }
 
-// checkChunk is what stands between the network and flash (I1).
-func (u *Updater) checkChunk(whole bool) Reason {
-	a := &u.ans
-	want := u.rel.Size - u.inst.written
-	if want > u.rel.chunk {
-		want = u.rel.chunk
-	}
-	switch {
-	case !whole || !a.HasMAC:
-		return ReasonChunkAnswer
-	case a.HasNumber && a.Number != u.inst.written/u.rel.chunk:
-		return ReasonChunkNumber
-	case a.Length != want || a.HasSize && a.Size != want:
-		return ReasonChunkLength
-	}
-	u.wire.ChunkMAC(u.c.Chunk[:want], &u.mac)
-	if !digest.Equal(u.mac[:], a.MAC[:]) {
-		return ReasonChunkMAC
-	}
-	return ReasonNone
+// chunkInHand: the next chunk lies in the chunk buffer and was found right. Where it
+// goes is erased already.
+func (u *Updater) chunkInHand(n uint32) {
+	u.tries = 0
+	u.inst.inHand, u.inst.done = n, 0
+	u.enter(phaseProgram)
+}
+
+// eraseDue: what the next chunk goes to is not erased yet. It is before the chunk is
+// asked for, while the buffer is free.
+func (u *Updater) eraseDue() bool {
+	in := &u.inst
+	return in.written < u.rel.Size && in.erased < roundUp(in.written+u.chunkLen(), u.slot().Geometry().EraseSize)
 }
 
 // fetchFailed waits and tries again. A wrong chunk, too often, fails the
@@ -442,7 +263,7 @@ func (u *Updater) fetchFailed(r Reason) Need {
 		}
 	} else {
 		u.event(EventUnreachable, ReasonNone)
-		if u.tries >= networkTries || u.status == 404 || u.status == 401 || u.status == 403 {
+		if u.tries >= networkTries || u.io.head.Status == 404 || u.io.head.Status == 401 || u.io.head.Status == 403 {
 			// The release may be gone, or another one on offer: ask.
 			u.pollAt = u.c.Port.Millis() + u.backoff()
 			u.parkDownload()
@@ -456,35 +277,33 @@ func (u *Updater) fetchFailed(r Reason) Need {
 // parkDownload leaves a download as a reset would: the journal is read again, and
 // a poll that offers the same release resumes from what it says.
 func (u *Updater) parkDownload() {
-	resumable := u.inst.resumable
 	u.rel.known, u.inst = false, install{}
-	if resumable {
-		u.enter(phaseReload)
-		return
-	}
-	u.enter(phaseIdle)
+	u.enter(phaseReload)
 }
 
-// afterErase goes on with the chunk in hand: erase, note an erase, or program.
-func (u *Updater) afterErase() {
-	in := &u.inst
-	switch {
-	case in.note:
-		in.note = false
-		u.then = phaseErase
-		u.enter(phaseNote)
-	case in.erased < roundUp(in.written+in.inHand, u.slot().Geometry().EraseSize):
-		u.enter(phaseErase)
-	default:
-		in.done = 0
-		u.enter(phaseProgram)
+// flashFailed: a chunk could not be programmed, or reads back wrong. Where an entry's
+// word for "erased" was taken, the entry may be what is wrong: then everything is
+// erased anew, once, before flash is blamed.
+func (u *Updater) flashFailed(r Reason) {
+	if u.inst.written >= u.inst.believed {
+		u.fail(r)
+		return
 	}
+	u.event(EventStartOver, ReasonDamaged)
+	u.hangUp()
+	u.jnl.newest, u.jnl.found, u.goOn = entry{}, false, false
+	u.inst = install{resumable: u.inst.resumable}
+	if u.chain {
+		u.enter(phaseResume)
+		return
+	}
+	u.enter(phaseProtect)
 }
 
 func (u *Updater) finishChunk() {
 	done, err := u.readBack()
 	if err != nil {
-		u.fail(ReasonFlashRead)
+		u.flashFailed(ReasonFlashRead)
 		return
 	}
 	if !done {
@@ -510,39 +329,3 @@ func (u *Updater) afterChunk() {
 }
 
 func (u *Updater) chunks() uint32 { return (u.rel.Size + u.rel.chunk - 1) / u.rel.chunk }
-
-// report sends what saying says, once. A report that does not get through is dropped,
-// but for the outcome of a trial, which is kept in flash until it is acknowledged.
-func (u *Updater) report() Need {
-	if u.io == ioNone {
-		if !u.nonceReady() {
-			return Need{}
-		}
-		n, t := u.next()
-		r := u.words()
-		req, err := u.wire.Report(u.c.Chunk, &r, n, t)
-		return u.send(req, err, v1.KindAck)
-	}
-	acked := u.answered() && u.ans.Success
-	if acked {
-		u.event(EventReported, ReasonNone)
-	}
-	if u.saying == sayOutcome {
-		if acked {
-			u.rec.Outcome = state.OutcomeNone
-			u.tries = 0
-			u.saveThen(phaseIdle, 0)
-			return Need{}
-		}
-		u.tries++
-		u.wakeAt = u.c.Port.Millis() + u.backoff()
-	}
-	p := u.then
-	if p == phaseIdle {
-		if u.pollAt <= u.c.Port.Millis() {
-			u.toIdle()
-		}
-	}
-	u.enter(p)
-	return Need{}
-}

@@ -15,11 +15,10 @@ const (
 	phaseSave
 	phaseReport
 	phaseIdle
-	phasePollRollback
-	phasePollManifest
+	phasePoll
 	phaseHashRunning
 	phaseHashTarget
-	phaseWalk
+	phaseResume
 	phaseProtect
 	phaseOpenJournal
 	phaseFetch
@@ -48,11 +47,11 @@ func (p phase) String() string {
 		return "reporting"
 	case phaseIdle:
 		return "idle"
-	case phasePollRollback, phasePollManifest:
+	case phasePoll:
 		return "polling"
 	case phaseHashRunning, phaseHashTarget:
 		return "comparing"
-	case phaseWalk:
+	case phaseResume:
 		return "proving what is in flash"
 	case phaseProtect, phaseOpenJournal, phaseDiscard:
 		return "preparing"
@@ -78,9 +77,16 @@ func (p phase) String() string {
 // program of at most 4 KiB, or reads of at most 4 KiB of a slot and one sector of
 // the journal.
 func (u *Updater) Step() Need {
-	if u.io != ioNone {
-		if need, waiting := u.exchange(); waiting {
-			return need
+	if u.io.drop {
+		u.io.drop = false
+		return Need{Kind: NeedClose}
+	}
+	switch u.io.state {
+	case ioSend:
+		return Need{Kind: NeedSend}
+	case ioBody, ioDone:
+		if u.w.body(u) {
+			return Need{Kind: NeedBytes}
 		}
 	}
 	switch u.phase {
@@ -94,33 +100,44 @@ func (u *Updater) Step() Need {
 	case phaseSave:
 		u.save()
 	case phaseReport:
-		return u.report()
+		return u.w.report(u)
 	case phaseIdle:
 		return u.idle()
-	case phasePollRollback:
-		return u.pollRollback()
-	case phasePollManifest:
-		return u.pollManifest()
+	case phasePoll:
+		return u.w.poll(u)
 	case phaseHashRunning, phaseHashTarget:
 		u.hashSlot()
-	case phaseWalk:
-		u.walk()
+	case phaseResume:
+		return u.w.resume(u)
 	case phaseProtect:
 		u.protect()
 	case phaseOpenJournal, phaseNote:
 		u.writeNote()
 	case phaseFetch:
-		return u.fetch()
+		if u.sub == 0 {
+			u.sub = 1
+			if u.eraseDue() {
+				u.enter(phaseErase)
+				break
+			}
+		}
+		return u.w.fetch(u)
 	case phaseErase:
 		if err := u.eraseNext(); err != nil {
 			u.fail(ReasonFlashErase)
 			break
 		}
 		u.event(EventErase, ReasonNone)
-		u.afterErase()
+		if u.inst.note {
+			u.inst.note = false
+			u.then = phaseErase
+			u.enter(phaseNote)
+			break
+		}
+		u.enter(phaseFetch)
 	case phaseProgram:
 		if err := u.programNext(); err != nil {
-			u.fail(ReasonFlashProgram)
+			u.flashFailed(ReasonFlashProgram)
 			break
 		}
 		if u.inst.done >= u.inst.inHand {
@@ -164,11 +181,12 @@ func (u *Updater) saveThen(p phase, sub uint8) {
 }
 
 func (u *Updater) save() {
-	done, err := u.c.Store.Save(&u.rec, u.c.Chunk)
+	done, err := u.c.Store.Save(&u.rec, u.buf)
 	if err != nil {
 		// The older copy is in force. Nothing was acted upon yet (write before
 		// act), so what was to follow must not happen.
 		u.failing = ReasonState
+		u.rec.NonceLimit = u.nonce // what was to be reserved may be not
 		u.event(EventFailed, ReasonState)
 		u.rel.known, u.inst = false, install{}
 		u.pollAt = u.c.Port.Millis() + uint64(u.c.PollMillis)
@@ -186,7 +204,7 @@ func (u *Updater) start() {
 	case 0:
 		if u.c.Store != nil {
 			// A board whose state can't be read goes on as a new one.
-			if err := u.c.Store.Load(&u.rec, u.c.Chunk); err != nil {
+			if err := u.c.Store.Load(&u.rec, u.buf); err != nil {
 				u.rec = state.Record{}
 			}
 		}
@@ -197,7 +215,7 @@ func (u *Updater) start() {
 		if t := uint64(u.c.Port.Unix()) << 8; t > u.nonce {
 			u.nonce = t
 		}
-		u.reserved = u.nonce
+		u.rec.NonceLimit = u.nonce // none is reserved
 	case 1:
 		if err := u.c.Boot.Load(); err != nil {
 			u.failing = ReasonBootRecord
@@ -222,7 +240,7 @@ func (u *Updater) loadJournal(i uint8) {
 	if !u.jnl.on() {
 		return
 	}
-	if err := u.jnl.loadSector(i, u.target, &u.rel, u.c.Scratch); err != nil {
+	if err := u.jnl.loadSector(i, u.target, &u.rel, u.buf); err != nil {
 		u.rel.known = false
 	}
 }
@@ -245,7 +263,7 @@ func (u *Updater) idle() Need {
 		u.stageAgain()
 		return Need{}
 	case now >= u.pollAt:
-		u.enter(phasePollRollback)
+		u.enter(phasePoll)
 		return Need{}
 	}
 	wait := u.pollAt - now
@@ -282,10 +300,10 @@ func (u *Updater) backoff() uint64 {
 		d = backoffCap
 	}
 	d = d/2 + uint64(u.c.Port.Random())%(d/2+1)
-	if u.retryMs > d {
-		d = u.retryMs
+	if ms := uint64(u.io.head.RetryAfter) * 1000; ms > d {
+		d = ms
 	}
-	u.retryMs = 0
+	u.io.head.RetryAfter = 0
 	return d
 }
 

@@ -3,6 +3,7 @@ package device
 import (
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/digest"
+	"github.com/runnel-fota/runnel/core/flash"
 	"github.com/runnel-fota/runnel/core/state"
 )
 
@@ -53,7 +54,14 @@ func (u *Updater) endTrial(o state.Outcome) {
 	tr := &u.rec.Trial
 	switch o {
 	case state.OutcomeConfirmed, state.OutcomeConfirmedElsewhere:
-		u.rec.Confirmed = state.Confirmed{Digest: tr.Image.Digest, Stamp: tr.Image.Stamp}
+		if u.rec.Confirmed.Slot != tr.Slot {
+			u.rec.Previous = u.rec.Confirmed // its slot still holds it
+		}
+		im := &tr.Image
+		u.rec.Confirmed = state.Confirmed{Digest: im.Digest, Size: im.Size, Stamp: im.Stamp, Epoch: im.Epoch, Security: im.Security, Slot: tr.Slot}
+		if u.chain {
+			u.rec.Floors.Raise(im) // at confirm only
+		}
 		tr.Stagings = 0
 	case state.OutcomeCrashed, state.OutcomeNotVerified, state.OutcomeSelfTest, state.OutcomeBootsSpent:
 		u.rec.MarkBad(&tr.Image.Digest, tr.Image.Stamp)
@@ -95,7 +103,11 @@ func (u *Updater) stageAgain() {
 
 func (u *Updater) beginTrial() {
 	u.trial, u.contact, u.selfTest = true, false, 0
-	u.trialBy = u.c.Port.Millis() + uint64(u.c.TrialMillis)
+	ms := uint64(u.c.TrialMillis)
+	if s := u.rec.Trial.Image.TrialSeconds; u.rec.Trial.Open && s != 0 {
+		ms = uint64(s) * 1000
+	}
+	u.trialBy = u.c.Port.Millis() + ms
 	u.pollAt = 0
 	u.event(EventTrial, ReasonNone)
 	u.enter(phaseTrial)
@@ -109,7 +121,7 @@ func (u *Updater) onTrial() Need {
 	case u.selfTest == 2:
 		u.rejectWith(state.OutcomeSelfTest)
 		return Need{}
-	case u.selfTest == 1 && (u.contact || u.c.NoContact):
+	case u.selfTest == 1 && (u.contact || u.c.NoContact || u.rec.Trial.Open && u.rec.Trial.Image.NoContact):
 		u.enter(phaseConfirm)
 		return Need{}
 	case now >= u.trialBy:
@@ -122,7 +134,7 @@ func (u *Updater) onTrial() Need {
 	case u.selfTest == 0:
 		return Need{Kind: NeedSelfTest}
 	case now >= u.pollAt:
-		u.enter(phasePollManifest)
+		u.enter(phasePoll)
 		return Need{}
 	}
 	wait := u.pollAt - now
@@ -214,17 +226,25 @@ func (u *Updater) checkBack() {
 		}
 		u.target = back
 		u.inst.done = 0
-		u.wire.Hash().Reset()
+		u.hash.Reset()
 		u.c.Image.Begin(u.c.Chip, u.c.Slots[back].Size())
 		u.sub = 1
 		return
 	}
-	done, err := u.hashNext(u.target, u.c.Slots[u.target].Size(), true)
+	size := u.c.Slots[u.target].Size()
+	if u.chain {
+		size = u.rec.Previous.Size
+	}
+	done, err := u.hashNext(u.target, size, true)
 	if err == nil && !done {
 		return
 	}
 	if err == nil {
 		err = u.c.Image.End()
+	}
+	u.hash.Sum(&u.sum)
+	if err == nil && u.chain && !digest.Equal(u.sum[:], u.rec.Previous.Digest[:]) {
+		err = flash.ErrRead // it is not what was confirmed there any more
 	}
 	u.inst.done = 0
 	if err != nil {
@@ -232,7 +252,7 @@ func (u *Updater) checkBack() {
 		u.noWayBack()
 		return
 	}
-	if u.rec.Confirmed != (state.Confirmed{}) {
+	if u.rec.Confirmed.Digest != ([32]byte{}) {
 		u.rec.MarkBad(&u.rec.Confirmed.Digest, u.rec.Confirmed.Stamp) // or the next poll would bring it back
 	}
 	u.rec.Trial.Open = false
@@ -244,6 +264,9 @@ func (u *Updater) checkBack() {
 // otherWhole is the slot that an ordered way back leads to: not the running one,
 // and neither rejected nor in the middle of a download.
 func (u *Updater) otherWhole() (boot.Slot, bool) {
+	if u.chain {
+		return u.wayBack()
+	}
 	for i := range u.c.Slots {
 		s := boot.Slot(i)
 		if s == u.c.Boot.Running() || u.wentBack(s) {
@@ -260,19 +283,11 @@ func (u *Updater) otherWhole() (boot.Slot, bool) {
 func (u *Updater) noWayBack() {
 	u.failing = ReasonNoWayBack
 	u.event(EventFailed, ReasonNoWayBack)
-	u.say(sayFailed, phasePollManifest)
+	u.say(sayFailed, phasePoll)
 }
 
-// walk proves what a resume may build on.
-func (u *Updater) walk() {
-	done, err := u.walkNext()
-	if err != nil {
-		u.fail(ReasonFlashRead)
-		return
-	}
-	if !done {
-		return
-	}
+// resumed goes on behind what was proven: in.written bytes.
+func (u *Updater) resumed() {
 	u.resumeAt()
 	u.event(EventResume, ReasonNone)
 	u.enter(phaseProtect)
@@ -301,7 +316,7 @@ func (u *Updater) protect() {
 // writeNote appends what is durable now to the journal, then goes where it was due.
 func (u *Updater) writeNote() {
 	e := u.inst.entry()
-	done, err := u.jnl.append(e, u.target, &u.rel, u.c.Scratch)
+	done, err := u.jnl.append(e, u.target, &u.rel, u.buf)
 	if err != nil {
 		u.fail(ReasonJournal)
 		return
@@ -314,7 +329,7 @@ func (u *Updater) writeNote() {
 	case u.phase == phaseOpenJournal:
 		u.enter(phaseFetch)
 	case u.then == phaseErase:
-		u.afterErase()
+		u.enter(phaseFetch)
 	default:
 		u.afterChunk()
 	}
@@ -334,7 +349,7 @@ func (u *Updater) discard() {
 
 func (u *Updater) beginVerify() {
 	u.inst.done = 0
-	u.wire.Hash().Reset()
+	u.hash.Reset()
 	u.c.Image.Begin(u.c.Chip, u.slot().Size())
 	u.event(EventVerifying, ReasonNone)
 	u.enter(phaseVerify)
@@ -351,8 +366,8 @@ func (u *Updater) verify() {
 	if !done {
 		return
 	}
-	u.wire.Hash().Sum(&u.mac)
-	if !digest.Equal(u.mac[:], u.rel.Digest[:]) {
+	u.hash.Sum(&u.sum)
+	if !digest.Equal(u.sum[:], u.rel.Digest[:]) {
 		u.fail(ReasonDigest)
 		return
 	}
@@ -365,7 +380,12 @@ func (u *Updater) verify() {
 		return
 	}
 	u.event(EventVerified, ReasonNone)
-	u.say(sayVerified, phaseStage)
+	next := phaseStage
+	if n, ok := u.w.(*Native); ok {
+		// A key list that came meanwhile, or the operator, may have thought again.
+		next, n.final, n.step, u.wakeAt, u.tries = phasePoll, true, stepPoll, 0, 0
+	}
+	u.say(sayVerified, next)
 }
 
 // stage notes the trial, then switches the boot record, then resets.

@@ -16,16 +16,18 @@ import (
 	"strings"
 	"time"
 
-	v1 "github.com/runnel-fota/runnel/core/wire/v1"
+	"github.com/runnel-fota/runnel/core/device"
 )
 
 // Bounds with their reasons.
 const (
 	// maxBody: a chunk of 16 KiB takes 22 KiB of JSON; a device stops reading
-	// long before a body without end fills anything.
+	// long before a body without end fills anything. A ranged answer has what was
+	// asked for at most.
 	maxBody         = 64 << 10
 	maxRedirects    = 3
-	defaultTimeout  = 30 * time.Second // for one request, its body included
+	defaultTimeout  = 30 * time.Second // until the head is there, and between two pieces of the body
+	slowestRate     = 512              // bytes a second: a body that drips slower than that is given up
 	maxHeaderBytes  = 16 << 10
 	idleConnTimeout = 90 * time.Second
 )
@@ -37,7 +39,8 @@ var ErrTooLong = errors.New("devicehttp: answer too long")
 type Client struct {
 	base *url.URL
 	http *http.Client
-	// Timeout bounds one request with its body; 0 takes 30 s.
+	// Timeout bounds the wait for the head of an answer, and for each piece of its
+	// body; 0 takes 30 s.
 	Timeout time.Duration
 }
 
@@ -61,8 +64,10 @@ func New(base string) (*Client, error) {
 			if len(via) > maxRedirects {
 				return errors.New("too many redirects")
 			}
-			if req.URL.Host != u.Host {
-				return errors.New("redirect to another host") // the signature is for this one
+			if req.URL.Host != u.Host && via[0].Header.Get("Range") == "" {
+				// The request says who the device is. One for a part of a stream does
+				// not, and what comes is proven by its hashes: a CDN may have it.
+				return errors.New("redirect to another host")
 			}
 			return nil
 		},
@@ -75,32 +80,54 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Response is an answer being read.
 type Response struct {
-	Status     int
-	RetryAfter time.Duration // 0: not said
-	body       io.ReadCloser
-	left       int
-	cancel     context.CancelFunc
+	head   device.Head
+	body   io.ReadCloser
+	left   int64       // bytes that it may still have
+	idle   *time.Timer // cancels the request
+	wait   time.Duration
+	cancel context.CancelFunc
 }
 
 // Do sends the request and waits for the head of the answer. Close the Response.
-func (c *Client) Do(ctx context.Context, r *v1.Request) (*Response, error) {
-	timeout := c.Timeout
-	if timeout == 0 {
-		timeout = defaultTimeout
+func (c *Client) Do(ctx context.Context, r *device.Request) (*Response, error) {
+	wait := c.Timeout
+	if wait == 0 {
+		wait = defaultTimeout
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	limit := int64(maxBody)
+	if r.Ranged {
+		limit = int64(r.To) - int64(r.From) + 1
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait+time.Duration(limit/slowestRate)*time.Second)
+	idle := time.AfterFunc(wait, cancel)
+	resp, err := c.send(ctx, r)
+	idle.Stop()
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	out := &Response{body: resp.Body, left: limit, idle: idle, wait: wait, cancel: cancel}
+	if out.head, err = headOf(resp); err != nil {
+		return nil, errors.Join(err, out.Close())
+	}
+	return out, nil
+}
+
+func (c *Client) send(ctx context.Context, r *device.Request) (*http.Response, error) {
 	var body io.Reader
 	if len(r.Body) > 0 {
 		body = bytes.NewReader(bytes.Clone(r.Body)) // the buffer is the updater's
 	}
 	req, err := http.NewRequestWithContext(ctx, r.Method, c.base.String()+string(r.Target), body)
 	if err != nil {
-		cancel()
 		return nil, err
 	}
 	req.Header.Set("User-Agent", "runnel-board")
 	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Content-Type", contentType(r))
+	}
+	if r.Ranged {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", r.From, r.To))
 	}
 	if r.DeviceID != "" {
 		req.Header.Set("Device-ID", r.DeviceID)
@@ -110,28 +137,71 @@ func (c *Client) Do(ctx context.Context, r *v1.Request) (*Response, error) {
 		req.Header.Set("X-Timestamp", string(r.Timestamp))
 		req.Header.Set("X-MAC", string(r.MAC))
 	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		cancel()
-		return nil, err
+	return c.http.Do(req)
+}
+
+// contentType: v1 says JSON and its device's name; the native wire's bodies are CBOR
+// with a MAC, and say who speaks themselves.
+func contentType(r *device.Request) string {
+	if len(r.Body) > 0 && r.Body[0] == '{' {
+		return "application/json"
 	}
-	return &Response{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After")),
-		body: resp.Body, left: maxBody, cancel: cancel}, nil
+	return "application/octet-stream"
+}
+
+func headOf(resp *http.Response) (device.Head, error) {
+	h := device.Head{Status: uint16(resp.StatusCode), RetryAfter: retryAfter(resp.Header.Get("Retry-After"))}
+	coding := resp.Header.Get("Content-Encoding")
+	h.Coded = coding != "" && coding != "identity"
+	if resp.StatusCode == http.StatusPartialContent {
+		var ok bool
+		if h.From, h.To, h.Total, ok = contentRange(resp.Header.Get("Content-Range")); !ok {
+			return h, fmt.Errorf("devicehttp: Content-Range %.80q is none of ours", resp.Header.Get("Content-Range"))
+		}
+	}
+	return h, nil
+}
+
+// contentRange reads "bytes 0-99/1000" of numbers below 2^32.
+func contentRange(s string) (from, to, total uint32, ok bool) {
+	rest, ok := strings.CutPrefix(s, "bytes ")
+	if !ok {
+		return 0, 0, 0, false
+	}
+	span, all, ok := strings.Cut(rest, "/")
+	first, last, ok2 := strings.Cut(span, "-")
+	if !ok || !ok2 {
+		return 0, 0, 0, false
+	}
+	var n [3]uint32
+	for i, text := range []string{first, last, all} {
+		v, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return 0, 0, 0, false
+		}
+		n[i] = uint32(v)
+	}
+	return n[0], n[1], n[2], n[0] <= n[1] && n[1] < n[2]
 }
 
 // retryAfter reads seconds; a date is not worth a device's clock.
-func retryAfter(s string) time.Duration {
-	n, err := strconv.Atoi(s)
-	if err != nil || n < 0 || n > 86400 {
+func retryAfter(s string) uint32 {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil || n > 86400 {
 		return 0
 	}
-	return time.Duration(n) * time.Second
+	return uint32(n)
 }
+
+// Head is what the answer says before its body.
+func (r *Response) Head() device.Head { return r.head }
 
 // Read fills buf with the next piece of the body; eof is true at its end.
 func (r *Response) Read(buf []byte) (n int, eof bool, err error) {
+	r.idle.Reset(r.wait)
 	n, err = r.body.Read(buf)
-	if r.left -= n; r.left < 0 {
+	r.idle.Stop()
+	if r.left -= int64(n); r.left < 0 {
 		return 0, false, ErrTooLong
 	}
 	if errors.Is(err, io.EOF) {
@@ -143,7 +213,9 @@ func (r *Response) Read(buf []byte) (n int, eof bool, err error) {
 // Close ends the answer. What is left of a short body is read, so that the
 // connection serves the next request; a long one is cut.
 func (r *Response) Close() error {
-	_, err := io.CopyN(io.Discard, r.body, int64(max(r.left, 0)))
+	r.idle.Reset(r.wait)
+	_, err := io.CopyN(io.Discard, r.body, min(max(r.left, 0), maxBody))
+	r.idle.Stop()
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}

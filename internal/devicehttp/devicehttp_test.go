@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	v1 "github.com/runnel-fota/runnel/core/wire/v1"
+	"github.com/runnel-fota/runnel/core/device"
 )
 
 func start(t *testing.T, h http.HandlerFunc) *Client {
@@ -27,7 +27,7 @@ func start(t *testing.T, h http.HandlerFunc) *Client {
 }
 
 func get(ctx context.Context, c *Client, target string) (int, string, error) {
-	r, err := c.Do(ctx, &v1.Request{Method: "GET", Target: []byte(target), DeviceID: "d", Nonce: []byte("1"), Timestamp: []byte("2"), MAC: []byte("ab")})
+	r, err := c.Do(ctx, &device.Request{Method: "GET", Target: []byte(target), DeviceID: "d", Nonce: []byte("1"), Timestamp: []byte("2"), MAC: []byte("ab")})
 	if err != nil {
 		return 0, "", err
 	}
@@ -38,7 +38,7 @@ func get(ctx context.Context, c *Client, target string) (int, string, error) {
 		n, eof, err := r.Read(buf)
 		all.Write(buf[:n])
 		if eof || err != nil {
-			return r.Status, all.String(), err
+			return int(r.Head().Status), all.String(), err
 		}
 	}
 }
@@ -53,7 +53,7 @@ func TestHeadersAndBody(t *testing.T) {
 	if err != nil || got != "GET/a?b=1d12ab" {
 		t.Errorf("%q, %v", got, err)
 	}
-	r, err := c.Do(t.Context(), &v1.Request{Method: "POST", Target: []byte("/p"), Body: []byte("{}")})
+	r, err := c.Do(t.Context(), &device.Request{Method: "POST", Target: []byte("/p"), Body: []byte("{}")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,8 +108,8 @@ func TestBounds(t *testing.T) {
 		t.Error("a stuck body ends with no error")
 	}
 	c.Timeout = 0
-	r, err := c.Do(t.Context(), &v1.Request{Method: "GET", Target: []byte("/busy")})
-	if err != nil || r.Status != 503 || r.RetryAfter != 7*time.Second {
+	r, err := c.Do(t.Context(), &device.Request{Method: "GET", Target: []byte("/busy")})
+	if err != nil || r.Head().Status != 503 || r.Head().RetryAfter != 7 {
 		t.Errorf("busy: %+v, %v", r, err)
 	}
 	r.Close()

@@ -57,9 +57,11 @@ func AllocsPerChunk() (float64, error) {
 		return 0, err
 	}
 	r := &run{b: b, app: &App{Clock: &VirtualClock{}}, reason: boot.ResetPowerOn, rng: rand.New(rand.NewPCG(1, 1))}
-	c := device.Config{Identity: v1.Identity{ID: "measure", Signed: true, Key: key}}
+	if err := device.NewV1(&r.wires.v1, v1.Identity{ID: "measure", Signed: true, Key: key}); err != nil {
+		return 0, err
+	}
+	c := device.Config{Wire: &r.wires.v1, Buffer: make([]byte, BufferBytes(V1, chunkSize))}
 	c.Port, c.Slots, c.Image, c.Boot, c.ReportEvery = r, slots, &r.check, &r.otad, 1<<30
-	c.Chunk, c.Scratch = make([]byte, chunkSize), make([]byte, ScratchBuffer)
 	od, err := b.area(&t, esp32.TypeData, esp32.SubtypeOTA)
 	if err != nil {
 		return 0, err
@@ -77,6 +79,7 @@ func AllocsPerChunk() (float64, error) {
 	const from, to = 8, 56
 	var before, after runtime.MemStats
 	served := 0
+	var unread []byte
 	for range 1_000_000 {
 		switch need := r.up.Step(); need.Kind {
 		case device.NeedSend:
@@ -96,9 +99,14 @@ func AllocsPerChunk() (float64, error) {
 				answer = answers[served]
 				served++
 			}
-			r.up.Response(200, 0)
-			r.up.Feed(answer)
-			r.up.EndOfBody()
+			r.up.Response(device.Head{Status: 200})
+			unread = answer
+		case device.NeedBytes:
+			n := copy(r.up.Space(), unread)
+			r.up.Fed(n)
+			if unread = unread[n:]; len(unread) == 0 {
+				r.up.EndOfBody()
+			}
 		case device.NeedTime:
 			if err := r.app.Clock.Wait(context.Background(), need.Wait); err != nil {
 				return 0, err

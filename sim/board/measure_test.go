@@ -15,9 +15,16 @@ func TestAllocsPerChunk(t *testing.T) {
 // TestWorkingSet: the struct, every buffer handed over, hash, MAC, records and
 // image check, on a 64-bit machine; a microcontroller's pointers are half as long.
 func TestWorkingSet(t *testing.T) {
-	n := WorkingSet(1024, 2)
-	t.Logf("working set %d bytes", n)
-	if n > 3072 {
-		t.Errorf("%d bytes, at most 3072 are allowed", n)
+	for _, c := range []struct {
+		name         string
+		kind         Kind
+		chunk, limit int
+	}{{"v1", V1, 1024, 3072}, {"native", NativeWire, 1024, 3072}, {"native", NativeWire, 4096, 6656}} {
+		n := WorkingSet(c.kind, c.chunk, 2)
+		t.Logf("%s, chunks of %d: working set %d bytes of %d", c.name, c.chunk, n, c.limit)
+		if n > c.limit {
+			t.Errorf("%s, chunks of %d: %d bytes, at most %d are allowed", c.name, c.chunk, n, c.limit)
+		}
 	}
+	t.Logf("a signature check's state, apart: %d bytes", VerifierBytes())
 }

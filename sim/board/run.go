@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
-	"unsafe"
 
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/device"
@@ -17,12 +16,12 @@ import (
 
 // Transport carries a request and hands the answer on.
 type Transport interface {
-	Do(ctx context.Context, r v1.Request) (Answer, error)
+	Do(ctx context.Context, r device.Request) (Answer, error)
 }
 
 // Answer is an answer being read.
 type Answer interface {
-	Head() (status int, retryAfter time.Duration)
+	Head() device.Head
 	Read(buf []byte) (n int, eof bool, err error)
 	Close() error
 }
@@ -70,9 +69,10 @@ func (c *VirtualClock) Wait(ctx context.Context, ms uint64) error {
 // App is how the application runs.
 type App struct {
 	Transport   Transport
-	Identity    v1.Identity
+	Identity    v1.Identity // on the v1 wire
+	Native      *Native     // not nil: it speaks the native wire
 	Clock       Clock
-	ChunkBuffer int // bytes; 0: 1024. The largest chunk size that is taken
+	ChunkSize   int // bytes; 0: 1024. The largest that is taken
 	PollMillis  uint32
 	TrialMillis uint32
 	ReportEvery uint32
@@ -93,6 +93,7 @@ type run struct {
 	otad   esp32.OTAData
 	check  esp32.ImageCheck
 	store  state.Sectors
+	wires  wires
 	rng    *rand.Rand
 	dead   bool // the application can't reach any server
 }
@@ -109,23 +110,12 @@ func (r *run) Event(e device.Event) {
 	}
 }
 
-// ScratchBuffer is what a board hands its updater besides the chunk buffer.
-const ScratchBuffer = device.ScratchBuffer
-
-// WorkingSet is the updater's RAM in bytes on this machine: its struct, every
-// buffer it is handed, the records' and the image check's state, the areas.
-func WorkingSet(chunkBuffer, slots int) int {
-	var r run
-	return int(unsafe.Sizeof(r.up)+unsafe.Sizeof(r.otad)+unsafe.Sizeof(r.check)+unsafe.Sizeof(r.store)) +
-		chunkBuffer + ScratchBuffer + slots*areaSize
-}
-
 // Run powers the board on for the given reason and lets it run, over as many
 // resets as come, until the power is cut (ErrPowerCut), Stop says so (nil), or
 // the context ends.
 func (b *Board) Run(ctx context.Context, reason boot.ResetReason, app App) error {
-	if app.ChunkBuffer == 0 {
-		app.ChunkBuffer = 1024
+	if app.ChunkSize == 0 {
+		app.ChunkSize = 1024
 	}
 	if app.Clock == nil {
 		app.Clock = NewRealClock()
@@ -172,10 +162,17 @@ func (r *run) start(ctx context.Context, bt Boot) (boot.ResetReason, error) {
 	case BehaveMute:
 		r.dead = true
 	}
-	c := device.Config{Identity: r.app.Identity}
+	kind := V1
+	if r.app.Native != nil {
+		kind = NativeWire
+	}
+	wire, err := r.wires.choose(r.app)
+	if err != nil {
+		return 0, err
+	}
+	c := device.Config{Wire: wire, Buffer: make([]byte, BufferBytes(kind, r.app.ChunkSize))}
 	c.Port, c.Slots, c.Chip, c.Image, c.Events = r, slots, b.ChipID, &r.check, r
 	c.HasFactory = t.Find(esp32.TypeApp, esp32.SubtypeFactory) != nil
-	c.Chunk, c.Scratch = make([]byte, r.app.ChunkBuffer), make([]byte, ScratchBuffer)
 	c.PollMillis, c.TrialMillis, c.ReportEvery = r.app.PollMillis, r.app.TrialMillis, r.app.ReportEvery
 	od, err := b.area(&t, esp32.TypeData, esp32.SubtypeOTA)
 	if err != nil {
@@ -209,7 +206,7 @@ func (r *run) start(ctx context.Context, bt Boot) (boot.ResetReason, error) {
 	if r.app.OnStart != nil {
 		r.app.OnStart(&r.up, bt)
 	}
-	return r.loop(ctx, c.Scratch, behave)
+	return r.loop(ctx, behave)
 }
 
 // watchdogMillis is how long a hanging application lives.
@@ -232,7 +229,7 @@ func (r *run) confirmEarly() error {
 }
 
 // loop does what the updater needs until it wants a reset.
-func (r *run) loop(ctx context.Context, buf []byte, behave Behaviour) (boot.ResetReason, error) {
+func (r *run) loop(ctx context.Context, behave Behaviour) (boot.ResetReason, error) {
 	var ans Answer
 	closeAnswer := func() error {
 		if ans == nil {
@@ -266,11 +263,10 @@ func (r *run) loop(ctx context.Context, buf []byte, behave Behaviour) (boot.Rese
 				break
 			}
 			ans = a
-			status, retry := a.Head()
-			r.up.Response(status, uint64(retry.Milliseconds()))
+			r.up.Response(a.Head())
 		case device.NeedBytes:
-			n, eof, err := ans.Read(buf)
-			r.up.Feed(buf[:n])
+			n, eof, err := ans.Read(r.up.Space())
+			r.up.Fed(n)
 			switch {
 			case err != nil:
 				r.up.Broken()
@@ -281,6 +277,9 @@ func (r *run) loop(ctx context.Context, buf []byte, behave Behaviour) (boot.Rese
 				// A broken body was told already; closing it adds nothing.
 				_ = closeAnswer()
 			}
+		case device.NeedClose:
+			// What is wrong with the rest of an answer that nobody wants is of no interest.
+			_ = closeAnswer()
 		case device.NeedTime:
 			if err := r.app.Clock.Wait(ctx, min(need.Wait, maxWait)); err != nil {
 				return 0, err
@@ -289,11 +288,6 @@ func (r *run) loop(ctx context.Context, buf []byte, behave Behaviour) (boot.Rese
 			r.up.SelfTest(behave != BehaveSelfTest)
 		case device.NeedReset:
 			return boot.ResetSoftware, nil
-		default:
-			// Feed ends an answer early where it is wrong: drop the rest.
-			if ans != nil {
-				_ = closeAnswer()
-			}
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/runnel-fota/runnel/core/device"
 	v1 "github.com/runnel-fota/runnel/core/wire/v1"
 )
 
@@ -36,7 +37,7 @@ type fakeServer struct {
 	clock    *VirtualClock // moves by a round trip with each request
 }
 
-func (s *fakeServer) Do(_ context.Context, r v1.Request) (Answer, error) {
+func (s *fakeServer) Do(_ context.Context, r device.Request) (Answer, error) {
 	s.clock.Now += 10 // ms
 	if s.down {
 		return nil, errors.New("down")
@@ -129,8 +130,10 @@ type textAnswer struct {
 
 func text(status int, s string) Answer { return &textAnswer{status: status, r: strings.NewReader(s)} }
 
-func (a *textAnswer) Head() (int, time.Duration) { return a.status, a.retry }
-func (a *textAnswer) Close() error               { return nil }
+func (a *textAnswer) Head() device.Head {
+	return device.Head{Status: uint16(a.status), RetryAfter: uint32(a.retry.Seconds())}
+}
+func (a *textAnswer) Close() error { return nil }
 func (a *textAnswer) Read(p []byte) (int, bool, error) {
 	n, err := a.r.Read(p)
 	return n, errors.Is(err, io.EOF), nil

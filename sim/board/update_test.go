@@ -108,7 +108,7 @@ func (w *world) power(reason boot.ResetReason) error {
 	idle, away, steps := 0, 0, 0
 	return w.b.Run(context.Background(), reason, App{
 		Transport: w.s, Clock: &w.clock, PollMillis: 10_000, TrialMillis: 60_000,
-		Identity: v1.Identity{ID: "d", Signed: true, Key: testKey}, ChunkBuffer: max(1024, w.s.chunk),
+		Identity: v1.Identity{ID: "d", Signed: true, Key: testKey}, ChunkSize: max(1024, w.s.chunk),
 		OnStart: func(u *device.Updater, bt Boot) { w.up, w.run = u, bt.Running },
 		OnEvent: func(e device.Event) {
 			w.events = append(w.events, e)
@@ -232,7 +232,7 @@ func (w *world) until(waits int) App {
 	c := &countingClock{VirtualClock: &w.clock, left: waits}
 	return App{
 		Transport: w.s, Clock: c, PollMillis: 10_000, TrialMillis: 60_000,
-		Identity: v1.Identity{ID: "d", Signed: true, Key: testKey}, ChunkBuffer: max(1024, w.s.chunk),
+		Identity: v1.Identity{ID: "d", Signed: true, Key: testKey}, ChunkSize: max(1024, w.s.chunk),
 		OnStart: func(u *device.Updater, bt Boot) { w.up, w.run = u, bt.Running },
 		OnEvent: func(e device.Event) { w.events = append(w.events, e) },
 		Stop:    func() bool { return c.left <= 0 },
@@ -349,19 +349,7 @@ func cutOnce(t *testing.T, g geometry, a, b []byte, k, tear int) int {
 		if n-1 != k {
 			return nor.Cut{}
 		}
-		switch tear {
-		case 0:
-			return nor.Cut{When: nor.CutBefore}
-		case 1:
-			return nor.Cut{When: nor.CutAfter}
-		case 2:
-			return nor.Cut{When: nor.CutInside}
-		case 3:
-			return nor.Cut{When: nor.CutInside, Done: op.Len / 2}
-		case 4:
-			return nor.Cut{When: nor.CutInside, Done: op.Len - 1}
-		}
-		return nor.Cut{When: nor.CutInside, Done: op.Len / 2, Disturb: op.Kind == nor.Program && !g.inTable(op.Off)}
+		return tearOf(op, tear, g)
 	})
 	err := w.power(boot.ResetPowerOn)
 	if !errors.Is(err, ErrPowerCut) {
@@ -383,6 +371,23 @@ func cutOnce(t *testing.T, g geometry, a, b []byte, k, tear int) int {
 		t.Fatalf("%s: the old slot was touched", id)
 	}
 	return w.s.fetched - len(b)
+}
+
+// tearOf is one of six ways in which the power goes at an operation.
+func tearOf(op nor.Op, tear int, g geometry) nor.Cut {
+	switch tear {
+	case 0:
+		return nor.Cut{When: nor.CutBefore}
+	case 1:
+		return nor.Cut{When: nor.CutAfter}
+	case 2:
+		return nor.Cut{When: nor.CutInside}
+	case 3:
+		return nor.Cut{When: nor.CutInside, Done: op.Len / 2}
+	case 4:
+		return nor.Cut{When: nor.CutInside, Done: op.Len - 1}
+	}
+	return nor.Cut{When: nor.CutInside, Done: op.Len / 2, Disturb: op.Kind == nor.Program && !g.inTable(op.Off)}
 }
 
 // inTable: otadata, where a disturbed neighbour can't be told from a record.

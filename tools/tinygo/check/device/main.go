@@ -5,9 +5,11 @@ package main
 import (
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/device"
+	"github.com/runnel-fota/runnel/core/digest"
 	"github.com/runnel-fota/runnel/core/esp32"
 	"github.com/runnel-fota/runnel/core/flash"
 	"github.com/runnel-fota/runnel/core/state"
+	"github.com/runnel-fota/runnel/core/wire/native"
 	v1 "github.com/runnel-fota/runnel/core/wire/v1"
 	"github.com/runnel-fota/runnel/tools/tinygo/check/board"
 )
@@ -21,9 +23,17 @@ var (
 	records esp32.OTAData
 	image   esp32.ImageCheck
 	sectors state.Sectors
-	chunk   [1024]byte
-	scratch [device.ScratchBuffer]byte
-	key     [32]byte
+	v1wire  device.V1
+
+	nativeWire   device.Native
+	nativeConfig device.NativeConfig
+	keys         native.Keys
+	mac          native.SoftMAC
+	hash         digest.SHA256
+	judge        device.Judge
+
+	buffer [1280]byte
+	key    [32]byte
 )
 
 func main() {
@@ -39,13 +49,11 @@ func main() {
 	board.Err(err)
 
 	config.Parts = device.Parts{
-		Port:    port{},
-		Boot:    &records,
-		Slots:   slots[:],
-		Image:   &image,
-		Store:   &sectors,
-		Chunk:   chunk[:],
-		Scratch: scratch[:],
+		Port:  port{},
+		Boot:  &records,
+		Slots: slots[:],
+		Image: &image,
+		Store: &sectors,
 
 		Chip:        uint16(board.Input()),
 		HasFactory:  board.Bool(),
@@ -70,7 +78,25 @@ func main() {
 		config.Events = &keeper
 	}
 	config.Journal = area(4 * sector)
-	config.Identity = v1.Identity{ID: "device", Signed: board.Bool(), Key: key[:]}
+	config.Buffer = buffer[:]
+	if board.Bool() {
+		board.Err(device.NewV1(&v1wire, v1.Identity{ID: "device", Signed: board.Bool(), Key: key[:]}))
+		config.Wire = &v1wire
+	} else {
+		keys.Derive(&key, &hash)
+		mac = native.SoftMAC{Keys: &keys, Run: &hash}
+		nativeConfig = device.NativeConfig{
+			Device: key[:8], Product: key[8:16], Hardware: key[16:24], Key: uint8(board.Input()), MAC: &mac, Hash: &hash,
+			Profile: native.Profile(board.Input()), Verifier: &keeper, Roots: &keeper, Judge: &judge,
+			Format: uint8(board.Input()), Security: native.Security(board.Input()), SecureVersion: board.Input(), HasSecure: board.Bool(),
+			MinPollMillis: board.Input(), MaxPollMillis: board.Input(),
+		}
+		if board.Bool() {
+			nativeConfig.MAC = &keeper2
+		}
+		board.Err(device.NewNative(&nativeWire, &nativeConfig))
+		config.Wire = &nativeWire
+	}
 	if err := device.New(&updater, config); err != nil {
 		board.Text(device.Error(board.Input()).Error())
 		return
@@ -98,14 +124,15 @@ func step() {
 		board.Bytes(r.Timestamp)
 		board.Bytes(r.MAC)
 		board.Bytes(r.Body)
+		board.Output(r.From + r.To)
 		if board.Bool() {
 			updater.Broken()
 			return
 		}
-		updater.Response(int(board.Input()), uint64(board.Input()))
+		updater.Response(device.Head{Status: uint16(board.Input()), RetryAfter: board.Input(), To: board.Input(), Total: board.Input(), Coded: board.Bool()})
 	case device.NeedBytes:
-		board.Fill(scratch[:])
-		updater.Feed(scratch[:])
+		board.Fill(updater.Space())
+		updater.Fed(int(board.Input()))
 		if board.Bool() {
 			updater.EndOfBody()
 		}
@@ -168,6 +195,41 @@ func (k *keep) Save(r *state.Record, buf []byte) (bool, error) {
 	board.Output(k.record.BootCount)
 	k.record, k.bytes = r, buf
 	return board.Bool(), k.End()
+}
+
+// ReadAt, TrustLen and SetTrust make it a TrustStore.
+func (k *keep) ReadAt(p []byte, off uint32) error {
+	k.bytes = p
+	board.Output(off)
+	return k.End()
+}
+
+func (k *keep) TrustLen() uint32 { return board.Input() }
+
+func (k *keep) SetTrust(n uint32) error {
+	board.Output(n)
+	return k.End()
+}
+
+// Verify is a signature check that keeps what it is handed.
+func (k *keep) Verify(alg int8, key, sig, head, payload []byte) bool {
+	k.bytes = payload
+	board.Bytes(key)
+	board.Bytes(sig)
+	board.Bytes(head)
+	return board.Bool()
+}
+
+// keepMAC is a second native.MAC.
+type keepMAC struct{ bytes []byte }
+
+var keeper2 keepMAC
+
+func (k *keepMAC) Begin(m native.Message) { board.Output(uint32(m)) }
+func (k *keepMAC) Write(p []byte)         { k.bytes = p }
+func (k *keepMAC) Sum() (sum [native.MACSize]byte) {
+	copy(sum[:], k.bytes)
+	return sum
 }
 
 func (k *keep) Event(e device.Event) { k.event = e }

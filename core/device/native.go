@@ -1,0 +1,253 @@
+package device
+
+import (
+	"github.com/runnel-fota/runnel/core/digest"
+	"github.com/runnel-fota/runnel/core/manifest"
+	"github.com/runnel-fota/runnel/core/stream"
+	"github.com/runnel-fota/runnel/core/wire/native"
+)
+
+// Native speaks the native wire: polls and reports under the device's own key, a
+// manifest that release keys signed, and a stream whose every record is proven
+// before it reaches flash (docs/format). One connection carries all of it where the
+// server lets it.
+//
+// The buffer takes a record; what is behind its chunk is scratch. The largest chunk
+// size that fits is taken: 1,024 bytes with MinBuffer + 512, 4,096 with 4,144.
+type Native struct {
+	c *NativeConfig
+
+	step    nativeStep // of a poll
+	tries   uint8      // of the same record, or the same walk
+	lists   uint8      // key lists fetched since the last poll that led on
+	jumps   uint8      // polls in a row that were told a higher nonce
+	final   bool       // the poll right before the switch
+	have    bool       // the window holds a record that was taken
+	busy    bool       // a stream is being read
+	plain   bool       // the server or a cache ignores Range: whole files only
+	settled bool       // the manifest that was judged led nowhere: nothing to fetch it again for
+	rotated bool       // there is a key list of a newer generation
+	again   bool       // the report is one that was not acknowledged
+
+	number   uint32 // of the last report in this boot
+	judgedBy uint32 // version of the key list that the manifest was judged by, plus 1; 0: not judged
+	order    uint32 // the last one to go back that was tried in this boot
+	until    uint32 // record at which the present request ends
+
+	manifestLen uint16
+	held        uint32                  // version of the key list that is held, while a poll runs
+	heldGen     uint32                  // and its generation
+	hint        uint32                  // record that a resume is tried from
+	random      [native.RandomSize]byte // of the last poll
+	judged      [8]byte                 // head of the digest of the manifest that was judged
+	file        [32]byte                // digest of the stream file
+	root        [32]byte                // of the manifest's raw stream; until that is read, the digest of its envelope
+	v           stream.Verifier         // of the release in progress
+	walk        stream.Walk
+}
+
+// NativeConfig is what a device was built with for the native wire. It stays the
+// caller's, unchanged, for as long as the Updater is used.
+type NativeConfig struct {
+	Device   []byte // id, 1 to 64 bytes of printable ASCII without spaces
+	Product  []byte
+	Hardware []byte
+	Key      uint8      // number of its secret
+	MAC      native.MAC // under the two keys that follow from the secret
+	// Hash is the running hash that everything shares, MAC included.
+	Hash *digest.SHA256
+
+	// Profile is how manifests are believed: ProfileSigned needs Verifier and Roots,
+	// and a Store that is a TrustStore.
+	Profile  native.Profile
+	Verifier manifest.Verifier
+	// Roots is the trust store that was baked in: it counts while the Store has none.
+	Roots manifest.TrustReader
+	// Judge is room for judging a key list or a manifest, for this device alone.
+	Judge *Judge
+
+	Format        uint8 // manifest.FormatESP or FormatRaw
+	Security      native.Security
+	SecureVersion uint32 // of the efuses
+	HasSecure     bool
+	// MinPollMillis and MaxPollMillis clamp the server's come-back; 0: a minute, a day.
+	MinPollMillis, MaxPollMillis uint32
+}
+
+// Judge is the state of a verification: not counted in the working set, stated
+// apart (docs/design/updater.md). It is used between two downloads only.
+type Judge struct {
+	envelope   manifest.Envelope
+	list       manifest.KeyList
+	acceptance manifest.Acceptance
+	signatures manifest.Verification
+	manifest   manifest.Manifest
+	trust      manifest.Trust
+}
+
+// TrustStore is the power of a Store to keep a trust store beside its record.
+// state.Sectors has it.
+type TrustStore interface {
+	manifest.TrustReader
+	// TrustLen in bytes; 0: none.
+	TrustLen() uint32
+	// SetTrust has the next save take the first n bytes of its buffer as the trust store.
+	SetTrust(n uint32) error
+}
+
+var _ Wire = (*Native)(nil)
+
+// Bounds with their reasons.
+const (
+	minPoll     = 60_000     // ms: a server must not make a fleet hammer it
+	maxPoll     = 86_400_000 // ms: nor lose it
+	maxLists    = 8          // rotations that a device may have slept through
+	maxJumps    = 3          // polls that were told a higher nonce
+	walkTries   = 5          // the same point twice, then three steps back
+	bustAfter   = 2          // bad records in a row: around the cache
+	originAfter = 4          // and then without the detour that the server names
+	windowHash  = 32         // bytes before the resume point
+)
+
+// NewNative refuses what could not be trusted: there is no trust on first use.
+func NewNative(n *Native, c *NativeConfig) error {
+	*n = Native{}
+	switch {
+	case len(c.Device) == 0 || len(c.Device) > native.MaxDevice || len(c.Product) == 0 || len(c.Hardware) == 0 ||
+		c.MAC == nil || c.Hash == nil || c.Judge == nil:
+		return ErrIdentity
+	case c.Profile == native.ProfileSigned && (c.Verifier == nil || c.Roots == nil),
+		c.Profile != native.ProfileSigned && c.Profile != native.ProfileMACOnly:
+		return ErrTrust
+	}
+	n.c = c
+	return nil
+}
+
+func (n *Native) attach(u *Updater) error {
+	if n.c == nil {
+		return ErrIdentity
+	}
+	if len(u.buf) < manifestRoom {
+		return ErrBuffer
+	}
+	unit := int(u.c.Slots[0].Geometry().ProgramSize)
+	chunk := stream.MaxChunk
+	for ; chunk > stream.MinChunk; chunk /= 2 {
+		// Behind the chunk: its hash, then a journal's entry, which needs one unit.
+		if len(u.buf) >= chunk+max(windowHash+entryBytes, unit) {
+			break
+		}
+	}
+	u.chunkTo, u.scratchAt = uint16(chunk), uint16(chunk)
+	u.hash, u.signed, u.chain = n.c.Hash, true, true
+	if n.c.Profile == native.ProfileSigned {
+		if _, ok := u.c.Store.(TrustStore); !ok {
+			return ErrTrust
+		}
+	}
+	return nil
+}
+
+// manifestRoom is what every device takes of an envelope, bytes (docs/format/encoding.md).
+const manifestRoom = 1280
+
+// body: an answer is taken up to its window. A window that is full stays so until
+// what is in it was used: the connection waits while flash works.
+func (n *Native) body(u *Updater) bool {
+	if s := u.io.head.Status; s != 200 && s != 206 || u.io.head.Coded {
+		return u.skim()
+	}
+	if u.io.got == u.io.inTo-u.io.inFrom {
+		if !n.busy && u.io.state == ioBody {
+			u.io.state = ioDone
+		}
+		return false
+	}
+	return u.io.state == ioBody
+}
+
+// window says where the next bytes of the stream go, and how many are wanted.
+func (n *Native) window(u *Updater, length uint32) {
+	u.io.inFrom, u.io.inTo, u.io.got = 0, uint16(length), 0
+}
+
+func full(u *Updater) bool { return u.io.got == u.io.inTo-u.io.inFrom }
+
+// ok says whether an exchange ended in a whole answer that may be looked at.
+func (n *Native) ok(u *Updater) bool {
+	return u.io.state == ioDone && u.io.head.Status == 200 && !u.io.head.Coded
+}
+
+// get asks for an object that has no secrets and no device's name in it.
+func (n *Native) get(u *Updater, target []byte, room int) Need {
+	l := &u.io.req
+	*l = layout{}
+	l.target = uint16(len(target))
+	l.body, l.nonce, l.stamp, l.mac = l.target, l.target, l.target, l.target
+	u.io.ranged = false
+	return u.send(0, room)
+}
+
+// post sends a body that lies in the buffer behind the target.
+func (n *Native) post(u *Updater, target, body []byte) Need {
+	l := &u.io.req
+	*l = layout{}
+	l.target = uint16(len(target))
+	l.body = l.target + uint16(len(body))
+	l.nonce, l.stamp, l.mac = l.body, l.body, l.body
+	u.io.ranged = false
+	return u.send(0, native.MaxBody)
+}
+
+// Targets of the native wire (docs/format/exchange.md).
+const (
+	pollTarget     = "/r1/poll"
+	reportTarget   = "/r1/report"
+	listTarget     = "/r1/keylists/"
+	manifestTarget = "/r1/manifests/"
+	streamTarget   = "/r1/streams/"
+)
+
+// text writes a target to the front of the buffer.
+type text struct {
+	buf []byte
+	n   int
+}
+
+func (t *text) add(s string) {
+	for i := 0; i < len(s); i++ {
+		t.buf[t.n] = s[i]
+		t.n++
+	}
+}
+
+const hexDigits = "0123456789abcdef"
+
+func (t *text) hex(p []byte) {
+	for _, b := range p {
+		t.buf[t.n], t.buf[t.n+1] = hexDigits[b>>4], hexDigits[b&15]
+		t.n += 2
+	}
+}
+
+func (t *text) number(v uint32) {
+	div := uint32(1)
+	for v/div >= 10 {
+		div *= 10
+	}
+	for ; div > 0; div /= 10 {
+		t.buf[t.n] = '0' + byte(v/div%10)
+		t.n++
+	}
+}
+
+func (t *text) bytes() []byte { return t.buf[:t.n] }
+
+// store is where the trust store is read from: the Store's, or the baked one.
+func (n *Native) store(u *Updater) manifest.TrustReader {
+	if s, ok := u.c.Store.(TrustStore); ok && s.TrustLen() > 0 {
+		return s
+	}
+	return n.c.Roots
+}

@@ -1,0 +1,122 @@
+package board
+
+import (
+	"crypto/ed25519"
+	"unsafe"
+
+	"github.com/runnel-fota/runnel/core/device"
+	"github.com/runnel-fota/runnel/core/digest"
+	"github.com/runnel-fota/runnel/core/flash"
+	"github.com/runnel-fota/runnel/core/manifest"
+	"github.com/runnel-fota/runnel/core/wire/native"
+)
+
+// Native is what a board that speaks the native wire was built with.
+type Native struct {
+	Device, Product, Hardware string
+	Key                       uint8    // number of its secret
+	Secret                    [32]byte // for this wire alone
+	// Roots is the trust store that was baked in; nil: profile mac-only.
+	Roots []byte
+	// MinPollMillis is the shortest time between polls that it lets a server ask
+	// for; 0: a minute.
+	MinPollMillis uint32
+	// Raw: its images are no ESP-IDF images.
+	Raw bool
+}
+
+// baked is a trust store in the program itself.
+type baked []byte
+
+func (b baked) ReadAt(p []byte, off uint32) error {
+	if uint64(off)+uint64(len(p)) > uint64(len(b)) {
+		return flash.ErrRange
+	}
+	copy(p, b[off:])
+	return nil
+}
+
+// Ed25519 is the standard library's verifier: a board on a host has room for it.
+type Ed25519 struct{}
+
+var _ manifest.Verifier = Ed25519{}
+
+// Verify is manifest.Verifier's.
+func (Ed25519) Verify(alg int8, key, sig, head, payload []byte) bool {
+	if alg != manifest.AlgEdDSA || len(key) != ed25519.PublicKeySize {
+		return false
+	}
+	return ed25519.Verify(key, append(append(make([]byte, 0, len(head)+len(payload)), head...), payload...), sig)
+}
+
+// wires is one start's wire: the one that the board was built for, and what it needs.
+type wires struct {
+	v1     device.V1
+	native device.Native
+	config device.NativeConfig
+	keys   native.Keys
+	hash   digest.SHA256
+	mac    native.SoftMAC
+	judge  device.Judge
+}
+
+// choose sets the board's wire up. Nothing received has a say in it.
+func (w *wires) choose(app *App) (device.Wire, error) {
+	n := app.Native
+	if n == nil {
+		return &w.v1, device.NewV1(&w.v1, app.Identity)
+	}
+	w.keys.Derive(&n.Secret, &w.hash)
+	w.mac = native.SoftMAC{Keys: &w.keys, Run: &w.hash}
+	w.config = device.NativeConfig{
+		Device: []byte(n.Device), Product: []byte(n.Product), Hardware: []byte(n.Hardware), Key: n.Key,
+		MAC: &w.mac, Hash: &w.hash, Judge: &w.judge, Profile: native.ProfileMACOnly, Format: manifest.FormatESP,
+		Security: native.Rollback, MinPollMillis: n.MinPollMillis,
+	}
+	if n.Raw {
+		w.config.Format = manifest.FormatRaw
+	}
+	if n.Roots != nil {
+		w.config.Profile, w.config.Verifier, w.config.Roots = native.ProfileSigned, Ed25519{}, baked(n.Roots)
+	}
+	return &w.native, device.NewNative(&w.native, &w.config)
+}
+
+// Kind of a wire, for figures.
+type Kind uint8
+
+const (
+	V1 Kind = iota
+	NativeWire
+)
+
+// BufferBytes is how long an updater's buffer is for chunks of a size.
+func BufferBytes(k Kind, chunk int) int {
+	if k == V1 {
+		return chunk + device.MinBuffer - device.MinChunkBuffer
+	}
+	return max(chunk+nativeBeside, nativeLeast)
+}
+
+const (
+	nativeBeside = 48   // a record's hash, and a journal's entry
+	nativeLeast  = 1280 // an envelope
+)
+
+// WorkingSet is the updater's RAM in bytes on this machine: its struct and its
+// wire's, the buffer that it is handed, hash and MAC state, the boot records', the
+// store's and the image check's, the areas. chunk is the largest chunk size taken.
+func WorkingSet(k Kind, chunk, slots int) int {
+	var r run
+	var w wires
+	n := int(unsafe.Sizeof(r.up)+unsafe.Sizeof(r.otad)+unsafe.Sizeof(r.check)+unsafe.Sizeof(r.store)) +
+		BufferBytes(k, chunk) + slots*areaSize
+	if k == V1 {
+		return n + int(unsafe.Sizeof(w.v1))
+	}
+	return n + int(unsafe.Sizeof(w.native)+unsafe.Sizeof(w.keys)+unsafe.Sizeof(w.hash)+unsafe.Sizeof(w.mac))
+}
+
+// VerifierBytes is the state of a signature check on this machine, stated apart: it
+// is used between two downloads only.
+func VerifierBytes() int { return int(unsafe.Sizeof(device.Judge{})) }
