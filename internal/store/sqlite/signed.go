@@ -65,9 +65,20 @@ func (s *Store) publishSigned(ctx context.Context, r fleet.Release, envelope []b
  WHERE r.product = ? AND r.epoch = ? AND r.sequence = ? AND r.manifest_digest IS NOT NULL`, r.Product, r.Epoch, r.Sequence))
 		if err == nil {
 			out = old
-			return sameSigned(old, r)
+			if err := sameSigned(old, r); err != nil {
+				return err
+			}
+			// Patches may be made long after the signing.
+			added, err := insertStreams(t, old, streams)
+			if err != nil || added == 0 {
+				return err
+			}
+			return s.catalogueChanged(t)
 		}
 		if !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		if err := otherImage(t, r); err != nil {
 			return err
 		}
 		if err := s.insertSigned(t, &r, envelope, streams, now); err != nil {
@@ -91,24 +102,45 @@ func (s *Store) insertSigned(t *tx, r *fleet.Release, envelope []byte, streams [
 	if err := insertRelease(t, r, now); err != nil {
 		return err
 	}
-	for _, m := range streams {
-		n, err := affected(t.exec("INSERT INTO streams ("+streamColumns+") VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-			m.Digest[:], r.ID, m.Kind, m.Chunk, m.Length, m.Root[:], blob(m.Sheet)))
-		if err != nil {
-			return err
-		}
-		if n == 0 {
-			// An image that is issued anew has the same streams: each is stored once.
-			if err := sameStream(t, m); err != nil {
-				return err
-			}
-		}
+	if _, err := insertStreams(t, *r, streams); err != nil {
+		return err
 	}
 	if err := requireSigned(t, r.Product, now); err != nil {
 		return err
 	}
 	return addEvent(t, fleet.Event{Time: now, Version: r.Version, Name: fleet.EventPublished, Proven: true,
 		Detail: fmt.Sprintf("%s %s, epoch %d, sequence %d, manifest %s", r.Product, r.Version, r.Epoch, r.Sequence, r.ManifestDigest)})
+}
+
+// insertStreams stores those that are not known yet.
+func insertStreams(t *tx, r fleet.Release, streams []fleet.Stream) (added int64, err error) {
+	for _, m := range streams {
+		n, err := affected(t.exec("INSERT INTO streams ("+streamColumns+") VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+			m.Digest[:], r.ID, m.Kind, m.Chunk, m.Length, m.Root[:], blob(m.Sheet)))
+		if err != nil {
+			return added, err
+		}
+		added += n
+		if n == 0 {
+			// An image that is issued anew has the same streams: each is stored once.
+			if err := sameStream(t, m); err != nil {
+				return added, err
+			}
+		}
+	}
+	return added, nil
+}
+
+// otherImage refuses a version that stands for other bytes already: people would
+// take the one for the other. An image that is issued anew keeps its version.
+func otherImage(t *tx, r fleet.Release) error {
+	var n int
+	err := t.row("SELECT count(*) FROM releases WHERE product = ? AND version = ? AND digest != ?", r.Product, r.Version, r.Image.Digest[:]).Scan(&n)
+	if err == nil && n > 0 {
+		err = &fleet.Error{Code: fleet.CodeConflict, Message: fmt.Sprintf("%s %s is published already, with another image", r.Product, r.Version),
+			Hint: "sign it under another version"}
+	}
+	return err
 }
 
 func sameSigned(old, again fleet.Release) error {

@@ -42,6 +42,7 @@ func Run(t *testing.T, open Open) {
 		{"PublishStampsRise", (*suite).publishStampsRise},
 		{"Catalogue", (*suite).catalogue},
 		{"Withdraw", (*suite).withdraw},
+		{"Intake", (*suite).intake},
 		{"Devices", (*suite).devices},
 		{"Keys", (*suite).keys},
 		{"SaveSeen", (*suite).saveSeen},
