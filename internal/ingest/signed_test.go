@@ -12,7 +12,6 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"github.com/runnel-fota/runnel/internal/blob/dir"
 	"github.com/runnel-fota/runnel/internal/fleet"
 	"github.com/runnel-fota/runnel/release"
 	"github.com/runnel-fota/runnel/release/releasetest"
