@@ -257,8 +257,7 @@ type Deployments interface {
 
 // Catalogue lets a reader hold all releases in memory and know when to read again.
 type Catalogue interface {
-	// Generation rises with every change of releases, policies and key lists, and when a key is
-	// retired. It costs no SQL.
+	// Generation rises with every change of releases, policies and key lists. It costs no SQL.
 	Generation(ctx context.Context) (int64, error)
 	// Snapshot is all releases, newest first, and the generation that they are of.
 	Snapshot(ctx context.Context) (generation int64, releases []Release, err error)

@@ -137,21 +137,21 @@ const MaxNativeKeys = 4
 type NativeKeys struct {
 	Device  string
 	Product string
-	Keys    []NativeKey // that live, by number
+	Keys    []NativeKey // that live, the oldest first
+	Version int64       // rises with every change of the keys
 	Nonce   uint64      // highest stored
 	Boot    uint32
-	// Generation of the catalogue that this is of: a key that is retired raises it.
-	Generation int64
 }
 
 // NativeDevice is what one statement reads for one poll.
 type NativeDevice struct {
 	Device
-	Boot    uint32 // of the latest poll that was written
-	Verdict string // Outcome.Key that its timeline has
+	Boot        uint32 // of the latest poll that was written
+	Verdict     string // NativeDecision.Key that its timeline has
+	KeysVersion int64  // NativeKeys.Version
 	// Deployment of the release that was asked for, nil where there is none.
 	Deployment *Deployment
-	Generation int64
+	Generation int64 // of the catalogue
 }
 
 // NativeFacts are what a poll says of a device and the server keeps, for people.
@@ -173,15 +173,14 @@ type NativeChange struct {
 	Now    time.Time
 
 	Facts NativeFacts
-	Wire  Wire
+	Wire  Wire  // the strongest, from now on
 	Key   uint8 // that it polled with: keys that are older are retired
 	// Restarted: its boot counter went back, so names of reports begin anew.
 	Restarted bool
 	// RevertTold: it is told for the first time that an operator wants it to go back.
 	RevertTold bool
-	// Verdict, if Event has a name, is the new one; Event goes to the timeline.
-	Verdict string
-	Event   Event
+	Verdict    string // what the timeline has from now on
+	Events     []Event
 	// Offered, if not 0, is a release whose deployment begins with state offered, unless it has one.
 	Offered int64
 }
@@ -204,8 +203,10 @@ type NativeReport struct {
 	State           DeploymentState
 	Bytes           uint32 // of the image in flash
 	Reason          string // for people; "": none
-	// Content is a SHA-256 of all of it but the nonce.
-	Content Digest
+	Content         Digest // a SHA-256 of all of it but the nonce
+	Key             uint8  // that it is under
+	// Stale: its nonce is not above the highest that the wire knows, which the store may not know yet.
+	Stale bool
 }
 
 // NativeDevices is what the native wire asks of a store.
@@ -219,7 +220,7 @@ type NativeDevices interface {
 	TakePoll(ctx context.Context, c NativeChange) (taken bool, err error)
 	// TakeReport applies a report by ApplyNativeReport. A report whose name and content are
 	// stored changes nothing and is no error; else a nonce not above the stored one is
-	// CodeReplay. Durable when it returns.
+	// CodeReplay. CodeUnauthenticated where its key is retired. Durable when it returns.
 	TakeReport(ctx context.Context, r NativeReport, now time.Time) error
 	// SaveNativeSeen writes behind what idle polls taught. Values never go back.
 	SaveNativeSeen(ctx context.Context, seen []NativeSeen) error

@@ -26,14 +26,14 @@ func (s *Store) NativeKeys(ctx context.Context, device string) (out fleet.Native
 	var rows []row
 	err = s.read(ctx, "native keys", func(v *view) error {
 		var nonce int64
-		err := v.row("SELECT product, native_nonce, native_boot, (SELECT generation FROM catalogue) FROM devices WHERE id = ?", device).
-			Scan(&out.Product, &nonce, &out.Boot, &out.Generation)
+		err := v.row("SELECT product, native_nonce, native_boot, native_keys FROM devices WHERE id = ?", device).
+			Scan(&out.Product, &nonce, &out.Boot, &out.Version)
 		if err != nil {
 			return noDevice(err, device)
 		}
 		out.Nonce = uint64(nonce)
 		rows, err = collect(func(sc scanner) (r row, err error) { return r, sc.Scan(&r.id, &r.number, &r.sealed) })(
-			v.query("SELECT id, number, sealed FROM keys WHERE owner_kind = 'device' AND owner = ? AND purpose = '"+purposeNative+"' AND state = 'active' ORDER BY number", device))
+			v.query("SELECT id, number, sealed FROM keys WHERE owner_kind = 'device' AND owner = ? AND purpose = '"+purposeNative+"' AND state = 'active' ORDER BY created_at", device))
 		return err
 	})
 	if err != nil {
@@ -59,10 +59,10 @@ func (s *Store) NativePoll(ctx context.Context, device string, release int64) (f
 	var state, reason, version sql.NullString
 	var proven sql.NullBool
 	var started, updated sql.NullInt64
-	d, err := scanDeviceAnd(s.readers.row(ctx, "SELECT "+deviceColumns+`, d.native_boot, d.native_verdict, (SELECT generation FROM catalogue),
+	d, err := scanDeviceAnd(s.readers.row(ctx, "SELECT "+deviceColumns+`, d.native_boot, d.native_verdict, d.native_keys, (SELECT generation FROM catalogue),
  p.state, p.reason, p.proven, p.started_at, p.updated_at, r.version
  FROM devices d LEFT JOIN deployments p ON p.device = d.id AND p.release_id = ?2 LEFT JOIN releases r ON r.id = p.release_id WHERE d.id = ?1`, device, release),
-		&out.Boot, &out.Verdict, &out.Generation, &state, &reason, &proven, &started, &updated, &version)
+		&out.Boot, &out.Verdict, &out.KeysVersion, &out.Generation, &state, &reason, &proven, &started, &updated, &version)
 	if err != nil {
 		return fleet.NativeDevice{}, wrap("poll", noDevice(err, device))
 	}
@@ -84,24 +84,17 @@ func (s *Store) TakePoll(ctx context.Context, c fleet.NativeChange) (taken bool,
 	}
 	err = s.w.Do(ctx, func(t *tx) error {
 		n, err := affected(t.exec(`UPDATE devices SET native_nonce = ?1, native_boot = ?2, signed = 1, last_seen = max(last_seen, ?3),
- running_version = CASE WHEN ?4 = '' THEN running_version ELSE ?4 END, hardware = ?5, epoch = ?6, sequence = ?7, security_version = ?8, list_version = ?9,
- strongest_wire = ?10 WHERE id = ?11 AND native_nonce < ?1`,
+ running_version = ?4, hardware = ?5, epoch = ?6, sequence = ?7, security_version = ?8, list_version = ?9, strongest_wire = ?10, native_verdict = ?11,
+ rollback_sent_at = CASE WHEN ?12 AND rollback_wanted = 1 THEN ?3 ELSE rollback_sent_at END
+ WHERE id = ?13 AND native_nonce < ?1`,
 			int64(c.Nonce), c.Boot, micros(c.Now), c.Facts.RunningVersion, fleet.CleanText(c.Facts.Hardware, fleet.MaxText), c.Facts.Epoch, c.Facts.Sequence,
-			c.Facts.SecurityVersion, c.Facts.ListVersion, string(c.Wire), c.Device))
+			c.Facts.SecurityVersion, c.Facts.ListVersion, string(c.Wire), c.Verdict, flag(c.RevertTold), c.Device))
 		if err != nil || n == 0 {
 			return err
 		}
 		taken = true
 		if c.Restarted {
 			if _, err := t.exec("DELETE FROM native_reports WHERE device = ?", c.Device); err != nil {
-				return err
-			}
-			if err := addEvent(t, fleet.Event{Time: c.Now, Device: c.Device, Name: fleet.EventRestarted, Detail: "its counter of boots began anew", Proven: true}); err != nil {
-				return err
-			}
-		}
-		if c.RevertTold {
-			if _, err := t.exec("UPDATE devices SET rollback_sent_at = ? WHERE id = ? AND rollback_wanted = 1", micros(c.Now), c.Device); err != nil {
 				return err
 			}
 		}
@@ -111,15 +104,12 @@ func (s *Store) TakePoll(ctx context.Context, c fleet.NativeChange) (taken bool,
 				return err
 			}
 		}
-		if c.Event.Name != "" {
-			if _, err := t.exec("UPDATE devices SET native_verdict = ? WHERE id = ?", c.Verdict, c.Device); err != nil {
-				return err
-			}
-			if err := addEvent(t, c.Event); err != nil {
+		for _, e := range c.Events {
+			if err := addEvent(t, e); err != nil {
 				return err
 			}
 		}
-		return s.retireOlder(t, c.Device, c.Key, c.Now)
+		return retireOlder(t, c.Device, c.Key, c.Now)
 	})
 	if err != nil {
 		return false, err
@@ -128,7 +118,7 @@ func (s *Store) TakePoll(ctx context.Context, c fleet.NativeChange) (taken bool,
 }
 
 // retireOlder forgets the native keys that were added before the one with that number.
-func (s *Store) retireOlder(t *tx, device string, number uint8, now time.Time) error {
+func retireOlder(t *tx, device string, number uint8, now time.Time) error {
 	n, err := affected(t.exec(`UPDATE keys SET state = 'retired', sealed = x'', retired_at = ?1
  WHERE owner_kind = 'device' AND owner = ?2 AND purpose = 'native' AND state = 'active' AND number <> ?3 AND
  created_at < (SELECT created_at FROM keys WHERE owner_kind = 'device' AND owner = ?2 AND purpose = 'native' AND state = 'active' AND number = ?3)`,
@@ -136,10 +126,16 @@ func (s *Store) retireOlder(t *tx, device string, number uint8, now time.Time) e
 	if err != nil || n == 0 {
 		return err
 	}
-	if err := addEvent(t, fleet.Event{Time: now, Device: device, Name: fleet.EventKeyRetired, Detail: fmt.Sprintf("it polls with key %d now", number), Proven: true}); err != nil {
+	if err := keysChanged(t, device); err != nil {
 		return err
 	}
-	return s.catalogueChanged(t)
+	return addEvent(t, fleet.Event{Time: now, Device: device, Name: fleet.EventKeyRetired, Detail: fmt.Sprintf("it polls with key %d now", number), Proven: true})
+}
+
+// keysChanged makes every replica read the device's native keys again, with its next poll.
+func keysChanged(t *tx, device string) error {
+	_, err := t.exec("UPDATE devices SET native_keys = native_keys + 1 WHERE id = ?", device)
+	return err
 }
 
 // TakeReport implements fleet.NativeDevices.
@@ -149,6 +145,13 @@ func (s *Store) TakeReport(ctx context.Context, rep fleet.NativeReport, now time
 	}
 	now = stored(now)
 	return s.w.Do(ctx, func(t *tx) error {
+		var lives bool
+		if err := t.row("SELECT EXISTS (SELECT 1 FROM keys WHERE owner_kind = 'device' AND owner = ? AND purpose = 'native' AND state = 'active' AND number = ?)", rep.Device, rep.Key).Scan(&lives); err != nil {
+			return err
+		}
+		if !lives {
+			return fleet.Errorf(fleet.CodeUnauthenticated, "native key %d of %s does not live", rep.Key, fleet.CleanText(rep.Device, fleet.MaxDeviceID))
+		}
 		var content []byte
 		err := t.row("SELECT content FROM native_reports WHERE device = ? AND boot = ? AND number = ?", rep.Device, rep.Boot, rep.Number).Scan(&content)
 		if err == nil && string(content) == string(rep.Content[:]) {
@@ -161,7 +164,7 @@ func (s *Store) TakeReport(ctx context.Context, rep fleet.NativeReport, now time
 		if err != nil {
 			return noDevice(err, rep.Device)
 		}
-		n, err := affected(t.exec("UPDATE devices SET native_nonce = ?1 WHERE id = ?2 AND native_nonce < ?1", int64(rep.Nonce), rep.Device))
+		n, err := affected(t.exec("UPDATE devices SET native_nonce = ?1 WHERE id = ?2 AND native_nonce < ?1 AND NOT ?3", int64(rep.Nonce), rep.Device, flag(rep.Stale)))
 		if err != nil {
 			return err
 		}
@@ -312,9 +315,6 @@ func (s *Store) AddNativeKey(ctx context.Context, device string, key fleet.Key, 
  (SELECT id FROM keys WHERE owner_kind = 'device' AND owner = ?2 AND purpose = 'native' AND state = 'active' ORDER BY created_at LIMIT 1 OFFSET 1)`, micros(now), device); err != nil {
 				return err
 			}
-			if err := s.catalogueChanged(t); err != nil {
-				return err
-			}
 		}
 		number = uint8(last + 1)
 		// The oldest may have this number, where 256 were added since.
@@ -334,6 +334,9 @@ func (s *Store) AddNativeKey(ctx context.Context, device string, key fleet.Key, 
 			now = at
 		}
 		if err := s.insertKey(t, ownerDevice, device, purposeNative, number, key, now); err != nil {
+			return err
+		}
+		if err := keysChanged(t, device); err != nil {
 			return err
 		}
 		return addEvent(t, fleet.Event{Time: now, Device: device, Name: fleet.EventKeyAdded, Detail: fmt.Sprintf("native key %d", number), Proven: true})

@@ -120,6 +120,7 @@ CREATE TABLE products (
 ALTER TABLE devices ADD COLUMN strongest_wire TEXT NOT NULL DEFAULT '' CHECK (strongest_wire IN ('', 'v1', 'mac-only', 'signed'));
 UPDATE devices SET strongest_wire = 'v1' WHERE signed = 1;
 ALTER TABLE devices ADD COLUMN native_nonce    INTEGER NOT NULL DEFAULT 0; -- highest taken, 2^63-1 at most
+ALTER TABLE devices ADD COLUMN native_keys     INTEGER NOT NULL DEFAULT 0; -- rises with every change of its native keys
 ALTER TABLE devices ADD COLUMN native_boot     INTEGER NOT NULL DEFAULT 0; -- of the latest poll
 ALTER TABLE devices ADD COLUMN native_verdict  TEXT    NOT NULL DEFAULT ''; -- what it was told last, as its timeline has it
 ALTER TABLE devices ADD COLUMN hardware        TEXT    NOT NULL DEFAULT ''; -- for people

@@ -1,0 +1,318 @@
+package fleet
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/runnel-fota/runnel/core/manifest"
+)
+
+// Verdicts that only the native wire comes to. Frozen, as the others.
+const (
+	VerdictHardware  Verdict = "other_hardware" // releases are for other hardware
+	VerdictUnfit     Verdict = "unfit"          // the device would refuse it
+	VerdictSkipped   Verdict = "skipped"        // it said that it skips it
+	VerdictReverting Verdict = "reverting"      // an operator wants it to go back
+	VerdictWeaker    Verdict = "weaker_wire"    // it spoke a stronger wire before
+)
+
+// FactoryImage is the running slot of a device that runs its factory image.
+const FactoryImage = 255
+
+// NativeAsk is what a poll says of what the device has and can take.
+type NativeAsk struct {
+	Wire            Wire // WireSigned or WireMACOnly
+	Hardware        []byte
+	ESP             bool // it has a chip id, and takes ESP-IDF images only
+	Chip            uint16
+	Epoch, Sequence uint32 // of what it confirmed last
+	SecurityVersion uint32
+	Slots           []uint32 // sizes, bytes
+	Running         int      // slot, or FactoryImage
+	Envelope, Chunk uint32   // the largest that it takes, bytes
+	InProgress      uint32   // sequence of the release in progress; 0: none
+}
+
+// NativeDecision is what a device may get now, and why.
+type NativeDecision struct {
+	// Release is nil where there is nothing for the device; Stream is the one that carries it.
+	Release *SignedRelease
+	Stream  Stream
+	Verdict Verdict
+	Why     string // one sentence for people
+	// Key is what the timeline remembers: it is written when that changes.
+	Key string
+
+	Cancel uint32  // sequence whose progress the device drops; 0: none
+	Revert uint32  // number of the order to go back; 0: none
+	Retry  *Digest // image that it may try again; nil: none
+}
+
+// NativeOffers is a snapshot of what native devices may get. It does not change.
+type NativeOffers struct {
+	Generation                  int64
+	ListVersion, ListGeneration uint32 // of the newest key list; 0: none
+	// Damaged are releases whose manifest can't be read: nobody gets them.
+	Damaged []int64
+
+	products []string
+	list     *manifest.KeyList
+	releases map[string][]*nativeRelease // by product
+}
+
+type nativeRelease struct {
+	SignedRelease
+	m manifest.Manifest // views into Envelope
+}
+
+// NewNativeOffers prepares a snapshot, which it keeps.
+func NewNativeOffers(s NativeSnapshot) *NativeOffers {
+	o := &NativeOffers{Generation: s.Generation, products: s.Products, releases: make(map[string][]*nativeRelease)}
+	if s.List != nil {
+		o.ListVersion, o.ListGeneration = s.List.Version, s.List.Generation
+		var e manifest.Envelope
+		l := &manifest.KeyList{}
+		if e.Parse(s.List.Envelope) == 0 && l.Parse(e.Payload) == 0 {
+			o.list = l
+		}
+	}
+	for _, sr := range s.Releases {
+		r := &nativeRelease{SignedRelease: sr}
+		var e manifest.Envelope
+		if e.Parse(r.Envelope) != 0 || r.m.Parse(e.Payload) != 0 {
+			o.Damaged = append(o.Damaged, r.ID)
+			continue
+		}
+		o.releases[r.Product] = append(o.releases[r.Product], r)
+	}
+	return o
+}
+
+// newer orders releases of a product: epoch before sequence.
+func newer(epoch, sequence, thanEpoch, thanSequence uint32) bool {
+	return epoch > thanEpoch || epoch == thanEpoch && sequence > thanSequence
+}
+
+// newest is the published release of the product for the hardware; some: there are
+// published ones for other hardware.
+func (o *NativeOffers) newest(product string, hardware []byte) (best *nativeRelease, some bool) {
+	for _, r := range o.releases[product] {
+		if r.State != ReleasePublished {
+			continue
+		}
+		some = true
+		if r.m.For(hardware) && (best == nil || newer(r.Epoch, r.Sequence, best.Epoch, best.Sequence)) {
+			best = r
+		}
+	}
+	return best, some
+}
+
+// Candidate is the id of the release whose deployment Decide wants to see; 0: none.
+// product is the device's own, empty where it has none.
+func (o *NativeOffers) Candidate(product string, hardware []byte) int64 {
+	if r, _ := o.newest(ProductOf(Device{Product: product}, o.products), hardware); r != nil {
+		return r.ID
+	}
+	return 0
+}
+
+// Decide is what a device may get. dep is its deployment of the release that
+// Candidate named, nil where there is none. The device judges all of it again, by
+// the same code (core/manifest): what it would refuse is not offered, so that it
+// does not fetch for nothing. Rules, numbered for the tests:
+//
+//	F1 the newest release of the product for its hardware, by epoch and sequence,
+//	   that is published and above what the device confirmed; nothing older instead
+//	F2 what ended badly here is not tried again until an operator says so
+//	F3 what is withdrawn while the device has it in progress is cancelled
+//	F4 while an operator wants it to go back nothing is offered
+//	F5 the largest chunks that fit its buffer
+func (o *NativeOffers) Decide(d Device, dep *Deployment, a NativeAsk, now time.Time) NativeDecision {
+	product := ProductOf(d, o.products)
+	out := o.decide(d, product, dep, a, now)
+	var id int64
+	if r, _ := o.newest(product, a.Hardware); r != nil {
+		id = r.ID
+	}
+	out.Key = fmt.Sprintf("%s/%d", out.Verdict, id)
+	if r := o.inProgress(product, a.InProgress); r != nil && r.State == ReleaseWithdrawn { // F3
+		out.Cancel = a.InProgress
+		out.Key += fmt.Sprintf("/cancel%d", r.ID)
+		out.Why = CleanText(fmt.Sprintf("%s is withdrawn, its download is cancelled; %s", r.Version, out.Why), MaxText)
+	}
+	if out.Verdict == VerdictReverting {
+		out.Revert = max(d.RollbackNumber, 1)
+		out.Key += fmt.Sprintf("/order%d", out.Revert)
+	}
+	return out
+}
+
+// inProgress is the release that a device means by a sequence: a poll does not say
+// the epoch, and a device has no older one in progress than it was offered.
+func (o *NativeOffers) inProgress(product string, sequence uint32) (best *nativeRelease) {
+	if sequence == 0 {
+		return nil
+	}
+	for _, r := range o.releases[product] {
+		if r.Sequence == sequence && (best == nil || r.Epoch > best.Epoch) {
+			best = r
+		}
+	}
+	return best
+}
+
+func (o *NativeOffers) decide(d Device, product string, dep *Deployment, a NativeAsk, now time.Time) NativeDecision {
+	none := func(v Verdict, format string, args ...any) NativeDecision {
+		return NativeDecision{Verdict: v, Why: CleanText(fmt.Sprintf(format, args...), MaxText)}
+	}
+	if d.RollbackWanted { // F4
+		reason := d.RollbackReason
+		if reason == "" {
+			reason = DefaultReason
+		}
+		return none(VerdictReverting, "it is to go back to the image before: %s", reason)
+	}
+	r, some := o.newest(product, a.Hardware)
+	switch {
+	case r == nil && some:
+		return none(VerdictHardware, "no release of %s is for its hardware", product)
+	case r == nil:
+		return none(VerdictNoRelease, "no signed release of %s is published", product)
+	case !newer(r.Epoch, r.Sequence, a.Epoch, a.Sequence): // F1
+		return none(VerdictConfirmed, "%s is confirmed on this device, or a newer one", r.Version)
+	}
+	out := NativeDecision{Verdict: VerdictNewest, Why: CleanText(fmt.Sprintf("%s is the newest release of %s for its hardware", r.Version, product), MaxText)}
+	if dep != nil && dep.ReleaseID == r.ID && dep.Proven { // F2
+		why := dep.Reason
+		if why == "" {
+			why = "no reason given"
+		}
+		switch {
+		case RetryDue(d, *dep):
+			out.Verdict, out.Retry = VerdictRetry, &r.Image.Digest
+			out.Why = CleanText(fmt.Sprintf("%s %s here %s ago; an operator ordered another try", r.Version, dep.State, ago(dep.UpdatedAt, now)), MaxText)
+		case dep.State == StateFailed, dep.State == StateReverted:
+			return none(VerdictFoundBad, "%s %s here (%s); it is not tried again until an operator says so", r.Version, dep.State, why)
+		case dep.State == StateSkipped:
+			return none(VerdictSkipped, "the device skipped %s (%s); it is not offered again until an operator says so", r.Version, why)
+		case dep.State == StateCancelled:
+			return none(VerdictCancelled, "the deployment of %s was cancelled", r.Version)
+		}
+	}
+	if why := o.unfit(r, product, a); why != "" {
+		return none(VerdictUnfit, "%s is the newest release, but the device would refuse it: %s", r.Version, why)
+	}
+	s := r.stream(a.Chunk)
+	if s == nil {
+		return none(VerdictUnfit, "%s has no stream with chunks of at most %d bytes", r.Version, a.Chunk)
+	}
+	out.Release, out.Stream = &r.SignedRelease, *s
+	return out
+}
+
+// unfit is why a device would refuse the release; "": it would not.
+func (o *NativeOffers) unfit(r *nativeRelease, product string, a NativeAsk) string {
+	if uint64(len(r.Envelope)) > uint64(a.Envelope) {
+		return fmt.Sprintf("the manifest has %d bytes with its signatures, the device takes %d", len(r.Envelope), a.Envelope)
+	}
+	f := manifest.Floors{Epoch: a.Epoch, Sequence: a.Sequence, Security: a.SecurityVersion}
+	if o.list != nil {
+		var p manifest.Product
+		if o.list.Product([]byte(product), &p) {
+			f.Listed, f.ListEpoch, f.ListFloor = true, p.Epoch, p.Floor
+		}
+	}
+	if a.Wire == WireSigned && !f.Listed {
+		return "the key list does not name the product"
+	}
+	facts := manifest.DeviceFacts{Product: []byte(product), Hardware: a.Hardware, Format: manifest.FormatRaw, Chunk: a.Chunk}
+	if a.ESP {
+		facts.Format, facts.Chip = manifest.FormatESP, a.Chip
+	}
+	why := "it has no slot to write to"
+	for i, size := range a.Slots {
+		if i == a.Running {
+			continue
+		}
+		facts.Slot, facts.SlotSize = uint8(i), size
+		facts.SlotAddress = r.m.Image.Address // a poll does not say where slots are
+		err := manifest.Check(&r.m, &facts, &f)
+		if err == 0 {
+			return ""
+		}
+		why = err.Error()
+	}
+	return why
+}
+
+// stream is the raw stream with the largest chunks of at most so many bytes whose
+// root is signed: files of an image that was issued anew are shared.
+func (r *nativeRelease) stream(most uint32) (best *Stream) { // F5
+	for i := range r.Streams {
+		s := &r.Streams[i]
+		if s.Kind != StreamRaw || s.Chunk > most || best != nil && best.Chunk > s.Chunk {
+			continue
+		}
+		for _, raw := range r.m.Image.Streams[:r.m.Image.NStreams] {
+			if raw.Chunk == s.Chunk && string(raw.Root) == string(s.Root[:]) {
+				best = s
+			}
+		}
+	}
+	return best
+}
+
+// NativeChanges is what a poll changes at once; needed=false: nothing but what is
+// written behind. keys are the numbers of the device's that live, the oldest first.
+func NativeChanges(d NativeDevice, f NativeFacts, wire Wire, out NativeDecision, boot uint32, key uint8, keys []uint8, now time.Time) (c NativeChange, needed bool) {
+	if f.RunningVersion == "" {
+		f.RunningVersion = d.RunningVersion
+	}
+	c = NativeChange{Device: d.ID, Boot: boot, Now: now, Facts: f, Wire: d.StrongestWire, Key: key, Verdict: out.Key,
+		Restarted: boot < d.Boot, RevertTold: out.Revert != 0 && d.RollbackSentAt.IsZero()}
+	event := func(name, version, detail string) {
+		c.Events = append(c.Events, Event{Time: now, Device: d.ID, Version: version, Name: name, Detail: detail, Proven: true})
+	}
+	if c.Restarted {
+		event(EventRestarted, "", fmt.Sprintf("its counter of boots went from %d to %d", d.Boot, boot))
+	}
+	if d.StrongestWire.WeakerThan(wire) {
+		c.Wire = wire
+		event(EventWireRaised, "", fmt.Sprintf("it speaks the native wire, %s: weaker ones are refused under its name", wire))
+	}
+	if out.Key != d.Verdict {
+		version := ""
+		if out.Release != nil {
+			version = out.Release.Version
+			if d.Deployment == nil {
+				c.Offered = out.Release.ID
+			}
+		}
+		event(EventOffer, version, out.Why)
+	}
+	rotated := len(keys) > 1 && keys[0] != key
+	have := NativeFacts{RunningVersion: d.RunningVersion, Hardware: d.Hardware, Epoch: d.Epoch, Sequence: d.Sequence, SecurityVersion: d.SecurityVersion, ListVersion: d.ListVersion}
+	return c, len(c.Events) > 0 || c.RevertTold || rotated || f != have
+}
+
+// NativeRefusal is what a poll changes that speaks a weaker wire than the device did:
+// its timeline says so once.
+func NativeRefusal(d NativeDevice, wire Wire, boot uint32, now time.Time) (c NativeChange, needed bool) {
+	c = NativeChange{Device: d.ID, Boot: boot, Now: now, Wire: d.StrongestWire, Verdict: string(VerdictWeaker) + "/" + string(wire),
+		Facts: NativeFacts{RunningVersion: d.RunningVersion, Hardware: d.Hardware, Epoch: d.Epoch, Sequence: d.Sequence, SecurityVersion: d.SecurityVersion, ListVersion: d.ListVersion}}
+	c.Events = []Event{{Time: now, Device: d.ID, Name: EventWireRefused, Proven: true,
+		Detail: fmt.Sprintf("it spoke %s and was %s before: refused until an operator resets its wire", wire, d.StrongestWire)}}
+	return c, c.Verdict != d.Verdict
+}
+
+// HardwareText is a hardware's name for people: as it is if it is printable ASCII,
+// else in hex.
+func HardwareText(p []byte) string {
+	for _, c := range p {
+		if c < ' ' || c > '~' {
+			return fmt.Sprintf("%x", p)
+		}
+	}
+	return string(p)
+}
