@@ -1,0 +1,207 @@
+package native
+
+import (
+	"context"
+	"math"
+	"net/http"
+	"time"
+
+	"github.com/runnel-fota/runnel/core/digest"
+	core "github.com/runnel-fota/runnel/core/wire/native"
+	"github.com/runnel-fota/runnel/internal/fleet"
+)
+
+// caller is who sent a message, with the key under which its MAC was right.
+type caller struct {
+	dev  *device
+	keys *keySet
+	key  *core.Keys
+	no   uint8
+}
+
+// identify checks the MAC before anything is read: decode is the message's. Who is
+// not known, has no such key or a wrong MAC gets the same error in about the same time.
+func (s *Server) identify(ctx context.Context, body []byte, decode func(core.MAC) core.Error) (caller, error) {
+	id, no, e := core.Peek(body)
+	if e != 0 {
+		return caller{}, malformed(e)
+	}
+	dev, err := s.devices.get(ctx, string(id))
+	if err != nil {
+		return caller{}, err
+	}
+	c := caller{dev: dev, no: no}
+	if dev != nil {
+		c.keys = dev.keySet()
+		if c.key = c.keys.key(no); c.key == nil {
+			// One that was added since?
+			if c.dev, err = s.devices.reload(ctx, string(id)); err != nil {
+				return caller{}, err
+			}
+			if c.dev != nil {
+				c.keys = c.dev.keySet()
+				c.key = c.keys.key(no)
+			}
+		}
+	}
+	return c, c.check(decode)
+}
+
+func (c *caller) check(decode func(core.MAC) core.Error) error {
+	key := c.key
+	if key == nil {
+		key = nobody
+	}
+	e := decode(softMAC(key))
+	if e == core.ErrMAC || c.key == nil {
+		return errWho
+	}
+	if e != 0 {
+		return malformed(e)
+	}
+	return nil
+}
+
+func softMAC(k *core.Keys) core.MAC { return &core.SoftMAC{Keys: k, Run: new(digest.SHA256)} }
+
+// tries bounds how often a poll is read again because the catalogue moved under it.
+const tries = 4
+
+func (s *Server) poll(r *http.Request, body, buf []byte) ([]byte, error) {
+	ctx := r.Context()
+	var m core.Poll
+	decode := func(mac core.MAC) core.Error { return m.Decode(body, mac) }
+	c, err := s.identify(ctx, body, decode)
+	if err != nil {
+		return nil, err
+	}
+	state, offers, err := s.read(ctx, &c, &m, decode)
+	if err != nil {
+		return nil, err
+	}
+	now := s.c.Now()
+	ask := askOf(&m)
+	refused := ask.Wire.WeakerThan(state.StrongestWire)
+	fresh, highest, boot, known := c.dev.take(m.Nonce, state.NativeNonce)
+	if known {
+		state.Boot = boot // what is written behind may not be in the store yet
+	}
+	a := core.Answer{Device: m.Device, Random: m.Random, Nonce: m.Nonce, Highest: highest, ComeBack: uint32(MinComeBack / time.Second),
+		ListVersion: offers.ListVersion, ListGeneration: offers.ListGeneration, Time: unix(now)}
+	if fresh {
+		out := fleet.NativeDecision{}
+		var change fleet.NativeChange
+		var needed bool
+		if refused {
+			change, needed = fleet.NativeRefusal(state, ask.Wire, m.Boot, now)
+		} else {
+			out = offers.Decide(state.Device, state.Deployment, ask, now)
+			change, needed = fleet.NativeChanges(state, factsOf(&m), ask.Wire, out, m.Boot, m.Key, c.keys.numbers, now)
+		}
+		change.Nonce = m.Nonce
+		if fresh, err = s.change(ctx, c.dev, change, needed); err != nil {
+			return nil, err
+		}
+		if fresh && !refused {
+			s.fill(&a, out)
+			if change.Wire != state.StrongestWire && s.c.WireRaised != nil {
+				s.c.WireRaised(c.dev.id)
+			}
+		}
+	}
+	if refused {
+		return nil, errWho
+	}
+	answer, e := a.Encode(buf, softMAC(c.key))
+	if e != 0 {
+		return nil, &fleet.Error{Code: fleet.CodeInternal, Message: "the answer can't be encoded", Err: e}
+	}
+	return answer, nil
+}
+
+// change makes what a poll changes, or leaves it to be written behind. fresh is
+// false where another replica has taken that nonce or a higher one: then nothing
+// was changed, and the device is told as if this one had known.
+func (s *Server) change(ctx context.Context, dev *device, c fleet.NativeChange, needed bool) (fresh bool, err error) {
+	if !needed {
+		dev.booted(c.Boot)
+		dev.done(true, c.Now)
+		return true, nil
+	}
+	defer dev.done(false, c.Now)
+	fresh, err = s.c.Devices.TakePoll(context.WithoutCancel(ctx), c)
+	if fresh {
+		dev.booted(c.Boot)
+	}
+	return fresh, err
+}
+
+// read reads, in one statement, all that the poll needs. Where its keys or the
+// catalogue changed since they were read into memory, those are read again, and
+// the poll is judged by the new ones: what was withdrawn, or retired, before a
+// poll began does not reach it.
+func (s *Server) read(ctx context.Context, c *caller, m *core.Poll, decode func(core.MAC) core.Error) (fleet.NativeDevice, *fleet.NativeOffers, error) {
+	offers, err := s.offers.get(ctx, 0)
+	if err != nil {
+		return fleet.NativeDevice{}, nil, err
+	}
+	for range tries {
+		candidate := offers.Candidate(c.dev.product, m.Hardware)
+		state, err := s.c.Devices.NativePoll(ctx, c.dev.id, candidate)
+		if fleet.CodeOf(err) == fleet.CodeNotFound {
+			return state, nil, errWho
+		}
+		if err != nil {
+			return state, nil, err
+		}
+		if state.KeysVersion != c.keys.version {
+			if c.dev, err = s.devices.reload(ctx, c.dev.id); err != nil {
+				return state, nil, err
+			}
+			if c.dev == nil {
+				return state, nil, errWho
+			}
+			c.keys = c.dev.keySet()
+			c.key = c.keys.key(c.no)
+			if err := c.check(decode); err != nil {
+				return state, nil, err
+			}
+		}
+		if offers, err = s.offers.get(ctx, state.Generation); err != nil {
+			return state, nil, err
+		}
+		if offers.Candidate(c.dev.product, m.Hardware) == candidate {
+			return state, offers, nil
+		}
+	}
+	return fleet.NativeDevice{}, nil, fleet.Errorf(fleet.CodeBusy, "releases change too fast")
+}
+
+func (s *Server) fill(a *core.Answer, d fleet.NativeDecision) {
+	a.ComeBack = uint32(s.c.ComeBack / time.Second)
+	a.Cancel, a.Revert = d.Cancel, d.Revert
+	if d.Retry != nil {
+		a.Retry = d.Retry[:]
+	}
+	if r := d.Release; r != nil {
+		a.HasOffer = true
+		a.Offer = core.Offer{Epoch: r.Epoch, Sequence: r.Sequence, Manifest: r.ManifestDigest[:], ManifestLength: uint32(len(r.Envelope)),
+			Stream: d.Stream.Digest[:], Chunk: d.Stream.Chunk, FileLength: uint64(d.Stream.Length)}
+	}
+}
+
+func unix(t time.Time) uint32 { return uint32(min(max(t.Unix(), 0), math.MaxUint32)) }
+
+func askOf(m *core.Poll) fleet.NativeAsk {
+	wire := fleet.WireMACOnly
+	if m.Profile == core.ProfileSigned {
+		wire = fleet.WireSigned
+	}
+	return fleet.NativeAsk{Wire: wire, Hardware: m.Hardware, ESP: m.HasChip, Chip: m.Chip, Epoch: m.Epoch, Sequence: m.Sequence,
+		SecurityVersion: m.SecurityVersion, Slots: m.Slots[:m.SlotCount], Running: int(m.Running), Envelope: m.Envelope, Chunk: m.Chunk, InProgress: m.InProgress}
+}
+
+func factsOf(m *core.Poll) fleet.NativeFacts {
+	return fleet.NativeFacts{RunningVersion: fleet.CleanText(string(m.Version), fleet.MaxVersion), Hardware: fleet.HardwareText(m.Hardware),
+		Epoch: m.Epoch, Sequence: m.Sequence, SecurityVersion: m.SecurityVersion, ListVersion: m.ListVersion}
+}
