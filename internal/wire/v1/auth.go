@@ -110,13 +110,14 @@ func endsInDigit(target string) bool {
 	return '0' <= last && last <= '9'
 }
 
-// lookUp answers a nil device and nobody's key for one that is not known or has no key.
+// lookUp answers a nil device and nobody's key for one that is not known, has no key or
+// has spoken a stronger wire: whoever got its v1 key must not be able to fall back.
 func (s *Server) lookUp(r *http.Request, id string) (*device, *fleet.Key, error) {
 	if fleet.ValidateDeviceID(id) != nil {
 		return nil, &nobody, nil
 	}
 	dev, err := s.devices.get(r.Context(), id)
-	if fleet.CodeOf(err) == fleet.CodeNotFound || err == nil && !dev.hasKey {
+	if fleet.CodeOf(err) == fleet.CodeNotFound || err == nil && (!dev.hasKey || dev.stronger) {
 		return nil, &nobody, nil
 	}
 	if err != nil {
@@ -170,6 +171,9 @@ func (s *Server) silent(r *http.Request, id string) (caller, error) {
 	}
 	if err != nil {
 		return caller{}, err
+	}
+	if dev.stronger {
+		return caller{}, errWho
 	}
 	dev.seenSilent(s.c.Now())
 	return caller{dev: dev}, nil

@@ -11,12 +11,13 @@ import (
 )
 
 // device is what is in memory of one, so that a chunk costs no SQL. id, key,
-// hasKey and assurance don't change.
+// hasKey, assurance and stronger don't change.
 type device struct {
 	id        string
 	key       fleet.Key
 	hasKey    bool
 	assurance fleet.Assurance
+	stronger  bool // it has spoken a stronger wire: nothing of v1 is taken in its name
 
 	mu      sync.Mutex
 	nonce   uint64 // highest used
@@ -169,7 +170,8 @@ func (c *deviceCache) read(ctx context.Context, id string) (*device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &device{id: id, nonce: known.Nonce, clocked: known.Clocked, signed: known.Signed || known.Nonce > 0}
+	d := &device{id: id, nonce: known.Nonce, clocked: known.Clocked, signed: known.Signed || known.Nonce > 0,
+		stronger: fleet.WireV1.WeakerThan(known.StrongestWire)}
 	d.key, d.assurance, err = c.store.DeviceKey(ctx, id)
 	switch fleet.CodeOf(err) {
 	case "":
@@ -261,6 +263,11 @@ func (c *deviceCache) without(id string, change func() error) error {
 		c.mu.Unlock()
 	}
 	return err
+}
+
+// forget writes what is not written of the device, and drops it.
+func (c *deviceCache) forget(ctx context.Context, id string) error {
+	return c.without(id, func() error { return c.flushLocked(ctx) })
 }
 
 // drop takes a device out; mu is held.

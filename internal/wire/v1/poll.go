@@ -37,9 +37,25 @@ type offerBody struct {
 	} `json:"fota"`
 }
 
+// checkWire refuses a device that has spoken a stronger wire since it was read into
+// memory, to another process maybe. Chunks are the one thing that it may get until
+// this is noticed.
+func (s *Server) checkWire(ctx context.Context, dev fleet.Device) error {
+	if !fleet.WireV1.WeakerThan(dev.StrongestWire) {
+		return nil
+	}
+	if err := s.devices.forget(ctx, dev.ID); err != nil {
+		return err
+	}
+	return errWho
+}
+
 // decide asks the domain what the device may get now.
 func (s *Server) decide(ctx context.Context, cat *releases, id string) (fleet.Decision, error) {
 	dev, err := s.c.Devices.Device(ctx, id)
+	if err == nil {
+		err = s.checkWire(ctx, dev)
+	}
 	if err != nil {
 		return fleet.Decision{}, err
 	}
@@ -251,6 +267,9 @@ type rollbackBody struct {
 
 func (s *Server) rollbackStatus(w http.ResponseWriter, r *http.Request, c caller) error {
 	dev, err := s.c.Devices.Device(r.Context(), c.dev.id)
+	if err == nil {
+		err = s.checkWire(r.Context(), dev)
+	}
 	if err != nil {
 		return err
 	}

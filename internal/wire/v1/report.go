@@ -146,5 +146,9 @@ func (s *Server) takeReport(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return s.c.Deployments.Report(r.Context(), c.dev.id, rel, rep, c.proven, c.nonce, s.c.Now())
+	err = s.c.Deployments.Report(r.Context(), c.dev.id, rel, rep, c.proven, c.nonce, s.c.Now())
+	if fleet.CodeOf(err) == fleet.CodeUnauthenticated {
+		err = errWho // it spoke a stronger wire since
+	}
+	return err
 }

@@ -216,6 +216,30 @@ func (d devices) SetProductKey(ctx context.Context, product string, key fleet.Ke
 	return d.cache.forgetShared(ctx)
 }
 
+// WireRaised drops what is in memory of a device that has spoken a stronger wire.
+func (s *Server) WireRaised(device string) {
+	if err := s.devices.forget(context.Background(), device); err != nil {
+		// What was not written stays in memory, and is refused at its next poll (checkWire).
+		s.log.Warn("a device that spoke a stronger wire is still in memory", "device", device, "error", err)
+	}
+}
+
+// Keyring is k with what this server holds in memory kept in step: whoever lets a
+// device speak v1 again must do it through this.
+func (s *Server) Keyring(k fleet.NativeKeyring) fleet.NativeKeyring { return keyring{k, s.devices} }
+
+type keyring struct {
+	fleet.NativeKeyring
+	cache *deviceCache
+}
+
+func (k keyring) ResetWire(ctx context.Context, device string, now time.Time) error {
+	if err := k.NativeKeyring.ResetWire(ctx, device, now); err != nil {
+		return err
+	}
+	return k.cache.forget(ctx, device)
+}
+
 // fail answers err. What is not the caller's fault is logged, not sent.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var e *fleet.Error
