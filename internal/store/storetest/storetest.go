@@ -24,6 +24,15 @@ type Store interface {
 	fleet.Deployments
 	fleet.Log
 	fleet.Tokens
+	fleet.KeyLists
+	fleet.SignedReleases
+	fleet.SignedIntake
+	fleet.Policies
+	fleet.NativeDevices
+	fleet.NativeKeyring
+	fleet.NativeCatalogue
+	fleet.EnrolTokens
+	fleet.Enroller
 	Close() error
 }
 
@@ -43,6 +52,7 @@ func Run(t *testing.T, open Open) {
 		{"Catalogue", (*suite).catalogue},
 		{"Withdraw", (*suite).withdraw},
 		{"Intake", (*suite).intake},
+		{"PolicyV1", (*suite).policyV1},
 		{"Devices", (*suite).devices},
 		{"Keys", (*suite).keys},
 		{"SaveSeen", (*suite).saveSeen},
@@ -58,6 +68,24 @@ func Run(t *testing.T, open Open) {
 		{"Events", (*suite).events},
 		{"EventsAreBounded", (*suite).eventsAreBounded},
 		{"Tokens", (*suite).tokens},
+		{"SignedReleases", (*suite).signedReleases},
+		{"SignedAnew", (*suite).signedAnew},
+		{"Policies", (*suite).policies},
+		{"KeyLists", (*suite).keyLists},
+		{"PublishWithList", (*suite).publishWithList},
+		{"NativeKeys", (*suite).nativeKeys},
+		{"NativeKeysAreBounded", (*suite).nativeKeysAreBounded},
+		{"NativePoll", (*suite).nativePoll},
+		{"TakePoll", (*suite).takePoll},
+		{"TakePollRace", (*suite).takePollRace},
+		{"NativeSeen", (*suite).nativeSeen},
+		{"NativeReports", (*suite).nativeReports},
+		{"NativeReportsAgain", (*suite).nativeReportsAgain},
+		{"StrongestWire", (*suite).strongestWire},
+		{"EnrolTokens", (*suite).enrolTokens},
+		{"Enrol", (*suite).enrol},
+		{"EnrolApproval", (*suite).enrolApproval},
+		{"EnrolConcurrent", (*suite).enrolConcurrent},
 		{"Cancelled", (*suite).cancelled},
 		{"Concurrent", (*suite).concurrent},
 	} {
