@@ -106,13 +106,17 @@ const (
 	partDone
 )
 
-// ImageCheck verifies an app image as the bootloader does (image_load), fed from
-// the image's first byte in any pieces. Bytes behind the image are ignored.
-type ImageCheck struct {
-	sha    digest.SHA256
+// ImagePass verifies an app image as the bootloader does (image_load), fed from the
+// image's first byte in any pieces. It rides on a pass that hashes: the running hash
+// is the caller's, gets every byte that is written, those behind the image too, and
+// is looked at in the middle for the hash that is appended. What reads a slot for its
+// SHA-256 has the bootloader's check in the same pass, for one hash and not two.
+type ImagePass struct {
+	h      *digest.SHA256
+	sum    [32]byte // of what is before the appended hash
 	buf    [32]byte // header, segment header or hash, while incomplete
 	limit  uint32
-	off    uint32 // bytes taken
+	off    uint32 // bytes of the image taken
 	bad    uint32 // where the defect is
 	left   uint32 // bytes of the present part still to come
 	length uint32
@@ -126,77 +130,94 @@ type ImageCheck struct {
 	err    ImageError
 }
 
+// ImageCheck is an ImagePass with a hash of its own, for who needs no other. It must
+// not be copied while it is fed.
+type ImageCheck struct {
+	ImagePass
+	own digest.SHA256
+}
+
 // Begin starts a check. chip is the board's, or AnyChip; limit the room in bytes.
-func (c *ImageCheck) Begin(chip uint16, limit uint32) {
-	*c = ImageCheck{chip: chip, limit: limit, xor: checksumSeed, left: HeaderSize}
-	c.sha.Reset()
+func (c *ImageCheck) Begin(chip uint16, limit uint32) { c.ImagePass.Begin(chip, limit, &c.own) }
+
+// Begin starts a check and the hash h. chip is the board's, or AnyChip; limit the
+// room in bytes.
+func (c *ImagePass) Begin(chip uint16, limit uint32, h *digest.SHA256) {
+	*c = ImagePass{h: h, chip: chip, limit: limit, xor: checksumSeed, left: HeaderSize}
+	h.Reset()
 }
 
 // Length is the image's length in bytes, once End was nil.
-func (c *ImageCheck) Length() uint32 { return c.length }
+func (c *ImagePass) Length() uint32 { return c.length }
 
 // Offset is where the defect was found.
-func (c *ImageCheck) Offset() uint32 { return c.bad }
+func (c *ImagePass) Offset() uint32 { return c.bad }
 
 // Done says that the whole image was seen; what follows is ignored.
-func (c *ImageCheck) Done() bool { return c.part == partDone }
+func (c *ImagePass) Done() bool { return c.part == partDone }
 
 // Segments is the image's number of segments.
-func (c *ImageCheck) Segments() int { return int(c.count) }
+func (c *ImagePass) Segments() int { return int(c.count) }
 
 // Chip is the chip id in the image's header.
-func (c *ImageCheck) Chip() uint16 { return c.chip }
+func (c *ImagePass) Chip() uint16 { return c.chip }
 
 // HasHash says whether a SHA-256 is appended.
-func (c *ImageCheck) HasHash() bool { return c.hashed }
+func (c *ImagePass) HasHash() bool { return c.hashed }
 
-func (c *ImageCheck) fail(e ImageError, at uint32) error {
+func (c *ImagePass) fail(e ImageError, at uint32) error {
 	c.err, c.bad = e, at
 	return e
 }
 
-// Write takes the next bytes. The first error stays.
-func (c *ImageCheck) Write(p []byte) error {
+// Write takes the next bytes. The first error stays; the hash goes on.
+func (c *ImagePass) Write(p []byte) error {
+	for c.err == 0 && len(p) > 0 && c.part != partDone {
+		used, err := c.take(p)
+		c.h.Write(p[:used])
+		p = p[used:]
+		if err == nil && used > 0 && c.left == 0 {
+			err = c.next()
+		}
+		if err != nil {
+			break
+		}
+	}
+	c.h.Write(p)
 	if c.err != 0 {
 		return c.err
-	}
-	for len(p) > 0 && c.part != partDone {
-		n := uint32(len(p))
-		if n > c.left {
-			n = c.left
-		}
-		q := p[:n]
-		if n > c.limit-c.off {
-			return c.fail(ErrTooLong, c.off)
-		}
-		switch c.part {
-		case partData:
-			for _, b := range q {
-				c.xor ^= b
-			}
-		case partPadding:
-			c.buf[0] = q[n-1] // the last byte of the padding is the checksum
-		default:
-			copy(c.buf[c.have:], q)
-			c.have += uint8(n)
-		}
-		if c.part != partHash {
-			c.sha.Write(q)
-		}
-		c.off += n
-		c.left -= n
-		p = p[n:]
-		if c.left == 0 {
-			if err := c.next(); err != nil {
-				return err
-			}
-		}
 	}
 	return nil
 }
 
+// take takes what p has of the present part.
+func (c *ImagePass) take(p []byte) (used uint32, err error) {
+	n := uint32(len(p))
+	if n > c.left {
+		n = c.left
+	}
+	if n > c.limit-c.off {
+		return 0, c.fail(ErrTooLong, c.off)
+	}
+	q := p[:n]
+	switch c.part {
+	case partData:
+		for _, b := range q {
+			c.xor ^= b
+		}
+	case partPadding:
+		c.buf[0] = q[n-1] // the last byte of the padding is the checksum
+	default:
+		copy(c.buf[c.have:], q)
+		c.have += uint8(n)
+	}
+	c.off += n
+	c.left -= n
+	return n, nil
+}
+
 // next is called at the end of a part.
-func (c *ImageCheck) next() error {
+func (c *ImagePass) next() error {
 	le := binary.LittleEndian
 	c.have = 0
 	switch c.part {
@@ -239,13 +260,12 @@ func (c *ImageCheck) next() error {
 			return c.fail(ErrChecksum, c.off-1)
 		}
 		c.part, c.left = partHash, 32
+		c.h.Sum(&c.sum)
 		if !c.hashed {
 			c.part, c.length = partDone, c.off
 		}
 	case partHash:
-		var sum [32]byte
-		c.sha.Sum(&sum)
-		if !digest.Equal(sum[:], c.buf[:]) {
+		if !digest.Equal(c.sum[:], c.buf[:]) {
 			return c.fail(ErrHash, c.off-32)
 		}
 		c.part, c.length = partDone, c.off
@@ -265,7 +285,7 @@ func checkSegment(chip uint16, addr, size, off uint32) ImageError {
 }
 
 // End says whether a whole, sound image was seen.
-func (c *ImageCheck) End() error {
+func (c *ImagePass) End() error {
 	if c.err != 0 {
 		return c.err
 	}

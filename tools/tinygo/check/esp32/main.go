@@ -3,6 +3,7 @@ package main
 
 import (
 	"github.com/runnel-fota/runnel/core/boot"
+	"github.com/runnel-fota/runnel/core/digest"
 	"github.com/runnel-fota/runnel/core/esp32"
 	"github.com/runnel-fota/runnel/core/flash"
 	"github.com/runnel-fota/runnel/tools/tinygo/check/board"
@@ -12,6 +13,8 @@ var (
 	area    flash.Area
 	records esp32.OTAData
 	image   esp32.ImageCheck
+	pass    esp32.ImagePass
+	hash    digest.SHA256
 	table   esp32.Table
 	binary  [esp32.TableSize]byte
 	piece   [64]byte
@@ -72,6 +75,8 @@ func useEntries() {
 }
 
 func useImage() {
+	pass.Begin(uint16(board.Input()), board.Input(), &hash)
+	board.Err(pass.Write(piece[:]))
 	image.Begin(uint16(board.Input()), board.Input())
 	for board.Bool() {
 		board.Fill(piece[:])
