@@ -38,11 +38,12 @@ type Port interface {
 	Bootable(boot.Slot) bool
 }
 
-// ImageCheck is the boot loader's image check, fed from the start of a slot;
-// core/esp32's ImageCheck is one. Write takes more bytes than the image has; its
-// first error stays, and End returns it.
+// ImageCheck is the boot loader's image check, fed from the start of a slot, on the
+// pass that takes the slot's SHA-256; core/esp32's ImagePass is one. Write takes more
+// bytes than the image has; its first error stays, and End returns it.
 type ImageCheck interface {
-	Begin(chip uint16, limit uint32)
+	// Begin starts the check, and the hash h, which gets every byte that is written.
+	Begin(chip uint16, limit uint32, h *digest.SHA256)
 	Write(p []byte) error
 	End() error
 }
@@ -145,7 +146,7 @@ type Parts struct {
 
 	PollMillis  uint32 // between polls; 0: the default, a minute
 	TrialMillis uint32 // for a self-test and contact; 0: the default, five minutes
-	ReportEvery uint32 // chunks between progress reports; 0: the default
+	ReportEvery uint32 // chunks between progress reports; 0: 64, and 1 MiB of them on the native wire
 }
 
 // Limits and defaults, with their reasons.
@@ -159,6 +160,8 @@ const (
 	defaultPollMillis  = 60_000
 	defaultTrialMillis = 5 * 60_000
 	defaultReportEvery = 64
+	// nativeReportBytes: a report interrupts a stream, and costs two round trips.
+	nativeReportBytes = 1 << 20
 
 	maxBuffer = 65535 // offsets in it are 16 bits
 
@@ -306,9 +309,6 @@ func New(u *Updater, c Config) error {
 	}
 	if u.c.TrialMillis == 0 {
 		u.c.TrialMillis = defaultTrialMillis
-	}
-	if u.c.ReportEvery == 0 {
-		u.c.ReportEvery = defaultReportEvery
 	}
 	return nil
 }

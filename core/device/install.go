@@ -97,9 +97,23 @@ func (u *Updater) planResume() {
 	u.inst.resumable = true
 }
 
-// eraseEnd is where erasing stops: the end of the image's last sector.
+// eraseEnd is where erasing stops: the end of the image's last sector, or of its
+// last block, where that is the slot's and quicker: a block takes as long as three
+// and a half sectors (docs/design/flash.md, Time), so one is worth it for more than
+// a quarter of its sectors.
 func (u *Updater) eraseEnd() uint32 {
-	return roundUp(u.rel.Size, u.slot().Geometry().EraseSize)
+	s := u.slot()
+	g := s.Geometry()
+	end := roundUp(u.rel.Size, g.EraseSize)
+	b := g.BlockEraseSize
+	if b == 0 || u.c.SectorsOnly {
+		return end
+	}
+	over := roundUp(s.Base()+end, b) - s.Base()
+	if over > u.room() || over-end >= b-b/4 {
+		return end
+	}
+	return over
 }
 
 // eraseNext erases one sector or block behind what is erased.
@@ -195,8 +209,8 @@ func (u *Updater) noteDue() bool {
 	return in.resumable && (in.written-in.noted >= u.span() || in.written == u.rel.Size)
 }
 
-// hashNext reads the next 4 KiB of a slot, in pieces, into the SHA-256 and, if
-// check, the image check; in.done is the position. It says whether size is reached.
+// hashNext reads the next 4 KiB of a slot, in pieces, into the SHA-256, if
+// check by way of the image check; in.done is the position. It says whether size is reached.
 func (u *Updater) hashNext(slot boot.Slot, size uint32, check bool) (done bool, err error) {
 	in := &u.inst
 	for left := uint32(hashBytesPerStep); left > 0 && in.done < size; {
@@ -211,11 +225,12 @@ func (u *Updater) hashNext(slot boot.Slot, size uint32, check bool) (done bool, 
 		if err := u.c.Slots[slot].ReadAt(buf, in.done); err != nil {
 			return false, err
 		}
-		u.hash.Write(buf)
 		if check {
 			// Its error stays and comes again from End: the digest is judged first,
 			// which tells bytes that are not the release's from a release that is bad.
 			_ = u.c.Image.Write(buf)
+		} else {
+			u.hash.Write(buf)
 		}
 		in.done += n
 		left -= n

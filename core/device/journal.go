@@ -214,12 +214,14 @@ func (j *journal) append(e entry, slot boot.Slot, rel *release, buf []byte) (don
 		le.PutUint32(p[12:], digest.CRC32(j.headCRC[j.turn], p[:12]))
 		err = j.area.Program(p, base+j.next[j.turn])
 	case 3:
-		if err = j.area.ReadAt(buf[:headerBytes], base); err != nil {
-			break
-		}
-		if digest.CRC32(0, buf[:60]) != j.headCRC[j.turn] {
-			err = ErrJournal
-			break
+		if j.next[j.turn] == j.unit(headerBytes) { // the first entry: its header is new too
+			if err = j.area.ReadAt(buf[:headerBytes], base); err != nil {
+				break
+			}
+			if digest.CRC32(0, buf[:60]) != j.headCRC[j.turn] {
+				err = ErrJournal
+				break
+			}
 		}
 		if err = j.area.ReadAt(buf[:entryBytes], base+j.next[j.turn]); err != nil {
 			break

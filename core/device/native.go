@@ -158,6 +158,9 @@ func (n *Native) body(u *Updater) bool {
 	if s := u.io.head.Status; s != 200 && s != 206 || u.io.head.Coded {
 		return u.skim()
 	}
+	if n.busy && u.phase != phaseResume && (u.phase != phaseFetch || u.eraseDue()) {
+		return false // the buffer is needed for the journal
+	}
 	if u.io.got == u.io.inTo-u.io.inFrom {
 		if !n.busy && u.io.state == ioBody {
 			u.io.state = ioDone

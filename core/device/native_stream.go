@@ -180,10 +180,10 @@ func (n *Native) request(u *Updater, i, early uint32) Need {
 		}
 	}
 	// A request ends with a whole number of report spans, so that reports go between two.
-	span := u.c.ReportEvery
+	span := u.reportSpan()
 	n.until = (i/span + 1) * span
-	if last := u.shape().Records(); n.until > last {
-		n.until = last
+	if last := u.shape().Records(); n.until+span/4 > last {
+		n.until = last // what is left is not worth two round trips
 	}
 	to := u.shape().Start(n.until)
 	if n.until == u.shape().Records() {

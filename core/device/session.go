@@ -318,10 +318,24 @@ func (u *Updater) finishChunk() {
 	u.afterChunk()
 }
 
+// reportSpan is how many chunks lie between two reports of progress.
+func (u *Updater) reportSpan() uint32 {
+	switch {
+	case u.c.ReportEvery != 0:
+		return u.c.ReportEvery
+	case u.chain:
+		return nativeReportBytes / u.rel.chunk
+	}
+	return defaultReportEvery
+}
+
 // afterChunk reports progress now and then.
 func (u *Updater) afterChunk() {
-	n := (u.inst.written + u.rel.chunk - 1) / u.rel.chunk
-	if n%u.c.ReportEvery == 0 && u.inst.written < u.rel.Size {
+	due := (u.inst.written+u.rel.chunk-1)/u.rel.chunk%u.reportSpan() == 0
+	if n, ok := u.w.(*Native); ok {
+		due = n.v.Index() == n.until // between two requests
+	}
+	if due && u.inst.written < u.rel.Size {
 		u.say(sayProgress, phaseFetch)
 		return
 	}

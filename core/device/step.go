@@ -114,12 +114,11 @@ func (u *Updater) Step() Need {
 	case phaseOpenJournal, phaseNote:
 		u.writeNote()
 	case phaseFetch:
-		if u.sub == 0 {
-			u.sub = 1
-			if u.eraseDue() {
-				u.enter(phaseErase)
-				break
-			}
+		// v1 erases before it asks for a chunk; a stream is asked for first, and comes
+		// while flash works.
+		if u.eraseDue() && u.chain == (u.io.state != ioNone) {
+			u.enter(phaseErase)
+			break
 		}
 		return u.w.fetch(u)
 	case phaseErase:

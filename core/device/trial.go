@@ -226,8 +226,7 @@ func (u *Updater) checkBack() {
 		}
 		u.target = back
 		u.inst.done = 0
-		u.hash.Reset()
-		u.c.Image.Begin(u.c.Chip, u.c.Slots[back].Size())
+		u.c.Image.Begin(u.c.Chip, u.c.Slots[back].Size(), u.hash)
 		u.sub = 1
 		return
 	}
@@ -349,8 +348,7 @@ func (u *Updater) discard() {
 
 func (u *Updater) beginVerify() {
 	u.inst.done = 0
-	u.hash.Reset()
-	u.c.Image.Begin(u.c.Chip, u.slot().Size())
+	u.c.Image.Begin(u.c.Chip, u.slot().Size(), u.hash)
 	u.event(EventVerifying, ReasonNone)
 	u.enter(phaseVerify)
 }
@@ -380,12 +378,13 @@ func (u *Updater) verify() {
 		return
 	}
 	u.event(EventVerified, ReasonNone)
-	next := phaseStage
 	if n, ok := u.w.(*Native); ok {
 		// A key list that came meanwhile, or the operator, may have thought again.
-		next, n.final, n.step, u.wakeAt, u.tries = phasePoll, true, stepPoll, 0, 0
+		n.final, n.step, u.wakeAt, u.tries = true, stepPoll, 0, 0
+		u.enter(phasePoll)
+		return
 	}
-	u.say(sayVerified, next)
+	u.say(sayVerified, phaseStage)
 }
 
 // stage notes the trial, then switches the boot record, then resets.
@@ -407,9 +406,14 @@ func (u *Updater) stage() {
 			u.fail(ReasonBootRecord)
 			return
 		}
-		if done {
-			u.event(EventStaged, ReasonNone)
-			u.enter(phaseReset)
+		if !done {
+			return
 		}
+		u.event(EventStaged, ReasonNone)
+		if u.chain {
+			u.say(sayVerified, phaseReset) // it holds the switch up no more
+			return
+		}
+		u.enter(phaseReset)
 	}
 }

@@ -91,7 +91,7 @@ type run struct {
 	reason boot.ResetReason
 	up     device.Updater
 	otad   esp32.OTAData
-	check  esp32.ImageCheck
+	check  esp32.ImagePass
 	store  state.Sectors
 	wires  wires
 	rng    *rand.Rand

@@ -15,6 +15,8 @@ import (
 	"github.com/runnel-fota/runnel/sim/nor"
 )
 
+func deviceIdentity() v1.Identity { return v1.Identity{ID: "d", Signed: true, Key: testKey} }
+
 var testKey = bytes.Repeat([]byte{0x42}, 32)
 
 // small is a board of 1 MiB with two slots of 128 KiB, so that a sweep is quick.

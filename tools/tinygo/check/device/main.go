@@ -21,7 +21,7 @@ var (
 	config  device.Config
 	slots   [2]flash.Area
 	records esp32.OTAData
-	image   esp32.ImageCheck
+	image   esp32.ImagePass
 	sectors state.Sectors
 	v1wire  device.V1
 
@@ -171,7 +171,10 @@ type keep struct {
 
 var keeper keep
 
-func (k *keep) Begin(chip uint16, limit uint32) { board.Output(uint32(chip) + limit) }
+func (k *keep) Begin(chip uint16, limit uint32, h *digest.SHA256) {
+	board.Output(uint32(chip) + limit)
+	h.Reset()
+}
 
 func (k *keep) Write(p []byte) error {
 	k.bytes = p
