@@ -13,7 +13,6 @@ import (
 
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/device"
-	"github.com/runnel-fota/runnel/core/esp32"
 	v1 "github.com/runnel-fota/runnel/core/wire/v1"
 	"github.com/runnel-fota/runnel/sim/nor"
 )
@@ -52,27 +51,9 @@ func AllocsPerChunk() (float64, error) {
 	if err := b.Write(Layout{Table: t, App: old}); err != nil {
 		return 0, err
 	}
-	slots, err := b.Slots(&t)
-	if err != nil {
-		return 0, err
-	}
-	r := &run{b: b, app: &App{Clock: &VirtualClock{}}, reason: boot.ResetPowerOn, rng: rand.New(rand.NewPCG(1, 1))}
-	if err := device.NewV1(&r.wires.v1, v1.Identity{ID: "measure", Signed: true, Key: key}); err != nil {
-		return 0, err
-	}
-	c := device.Config{Wire: &r.wires.v1, Buffer: make([]byte, BufferBytes(V1, chunkSize))}
-	c.Port, c.Slots, c.Image, c.Boot, c.ReportEvery = r, slots, &r.check, &r.otad, 1<<30
-	od, err := b.area(&t, esp32.TypeData, esp32.SubtypeOTA)
-	if err != nil {
-		return 0, err
-	}
-	if r.otad, err = esp32.NewOTAData(od, 0, 2); err != nil {
-		return 0, err
-	}
-	if c.Journal, err = b.area(&t, esp32.TypeRunnel, esp32.SubtypeJournal); err != nil {
-		return 0, err
-	}
-	if err := device.New(&r.up, c); err != nil {
+	app := &App{Clock: &VirtualClock{}, Identity: v1.Identity{ID: "measure", Signed: true, Key: key}}
+	r := &run{b: b, app: app, reason: boot.ResetPowerOn, rng: rand.New(rand.NewPCG(1, 1))}
+	if err := r.measured(&t, chunkSize); err != nil {
 		return 0, err
 	}
 	// The first chunks also open the journal; the last ones end in a report.

@@ -12,6 +12,16 @@ func TestAllocsPerChunk(t *testing.T) {
 	}
 }
 
+func TestAllocsPerRecord(t *testing.T) {
+	n, err := AllocsPerRecord()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n != 0 {
+		t.Errorf("%v allocations a record", n)
+	}
+}
+
 // TestWorkingSet: the struct, every buffer handed over, hash, MAC, records and
 // image check, on a 64-bit machine; a microcontroller's pointers are half as long.
 func TestWorkingSet(t *testing.T) {
