@@ -10,7 +10,7 @@ type Answer struct {
 	Retry  []byte // SHA-256 of an image that was found bad and may be tried again; nil: none
 
 	Nonce   uint64 // of the poll
-	Highest uint64 // the highest nonce that the server knows of this device
+	Highest uint64 // the highest nonce that the server knew before: below Nonce, or nothing of this counts
 
 	ComeBack                    uint32 // seconds, as the server says it: the device clamps
 	ListVersion, ListGeneration uint32 // of the newest key list

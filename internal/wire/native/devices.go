@@ -71,8 +71,9 @@ func (d *device) keySet() *keySet {
 }
 
 // take takes a nonce, if it is above all that are known: stored is the store's.
-// highest is then the nonce itself, and boot what the latest poll before said, if
-// that is known here; the caller calls done when the store has heard of it.
+// highest is what was known before: the device tells by it whether its nonce was
+// taken. boot is what the latest poll before said, if that is known here; the caller
+// calls done when the store has heard of it.
 func (d *device) take(nonce, stored uint64) (fresh bool, highest uint64, boot uint32, known bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -81,9 +82,10 @@ func (d *device) take(nonce, stored uint64) (fresh bool, highest uint64, boot ui
 	if nonce <= d.nonce || nonce > maxNonce || d.gone {
 		return false, d.nonce, boot, known
 	}
+	highest = d.nonce
 	d.nonce = nonce
 	d.busy++
-	return true, nonce, boot, known
+	return true, highest, boot, known
 }
 
 // maxNonce is the highest that is taken: stores keep 63 bits. No device counts that far.

@@ -102,6 +102,11 @@ func (s *Server) poll(r *http.Request, body, buf []byte) ([]byte, error) {
 		if fresh, err = s.change(ctx, c.dev, change, needed); err != nil {
 			return nil, err
 		}
+		if !fresh {
+			// Another replica took this nonce, or a higher one, in between: the device must
+			// not read "nothing" out of it.
+			a.Highest = max(a.Highest, m.Nonce)
+		}
 		if fresh && !refused {
 			s.fill(&a, out)
 			if change.Wire != state.StrongestWire && s.c.WireRaised != nil {
