@@ -291,7 +291,8 @@ func refuseUnsigned(t *tx, product string) error {
 
 // requireSigned has a product take signed images only, unless there is a word on it already.
 func requireSigned(t *tx, product string, now time.Time) error {
-	_, err := t.exec("INSERT INTO products (name, signed_only, added_at, changed_at) VALUES (?, 1, ?, ?) ON CONFLICT DO NOTHING", product, micros(now), micros(now))
+	_, err := t.exec(`INSERT INTO products (name, signed_only, added_at, changed_at) VALUES (?1, 1, ?2, ?2)
+ ON CONFLICT (name) DO UPDATE SET signed_only = 1, changed_at = excluded.changed_at WHERE signed_only = 0 AND by_operator = 0`, product, micros(now))
 	return err
 }
 

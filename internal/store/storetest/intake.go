@@ -12,6 +12,7 @@ type signedStore interface {
 	fleet.SignedIntake
 	fleet.KeyLists
 	fleet.Policies
+	fleet.V1Policies
 }
 
 // signed is a signed release of so many chunks of 1,024 bytes, its manifest and its raw stream.
@@ -106,4 +107,59 @@ func (s *suite) intake() {
 		s.code(err, fleet.CodeForbidden)
 	}
 	s.mustPublish("r", "9.0", at(5))
+}
+
+// v1 devices get nothing of a signed product unless an operator says so, and that
+// word makes no product unsigned.
+func (s *suite) policyV1() {
+	st, ok := s.Store.(signedStore)
+	if !ok {
+		s.Skip("it keeps no signed releases")
+	}
+	without := func(want ...string) {
+		s.Helper()
+		got, err := st.WithoutV1(ctx)
+		s.ok(err)
+		for _, p := range want {
+			if !got[p] {
+				s.Errorf("%s is served over v1", p)
+			}
+		}
+		if len(got) != len(want) {
+			s.Errorf("without: %v, not %v", got, want)
+		}
+	}
+	s.mustPublish("unsigned", "1.0", at(0))
+	without()
+	r, envelope, streams := signed("p", "1.0", 5)
+	_, _, err := st.PublishSigned(ctx, r, envelope, streams, at(1))
+	s.ok(err)
+	without("p")
+	gen, err := s.Generation(ctx)
+	s.ok(err)
+	s.ok(st.AllowV1(ctx, "p", true, at(2)))
+	without()
+	if now, _ := s.Generation(ctx); now <= gen {
+		s.Error("nobody hears of it: the generation is the same")
+	}
+	s.reopen()
+	st = s.Store.(signedStore)
+	without()
+	s.ok(st.AllowV1(ctx, "p", false, at(3)))
+	without("p")
+	// Said before the product is signed.
+	s.ok(st.AllowV1(ctx, "q", true, at(4)))
+	if p, err := st.Policy(ctx, "q"); err != nil || p.SignedOnly {
+		s.Errorf("%+v %v", p, err)
+	}
+	r, envelope, streams = signed("q", "1.0", 5)
+	_, _, err = st.PublishSigned(ctx, r, envelope, streams, at(5))
+	s.ok(err)
+	if p, err := st.Policy(ctx, "q"); err != nil || !p.SignedOnly {
+		s.Errorf("a signed release did not make it signed: %+v %v", p, err)
+	}
+	without("p")
+	s.ok(st.SetPolicy(ctx, "p", false, at(6)))
+	without()
+	s.code(st.AllowV1(ctx, "a b", true, at(7)), fleet.CodeInvalid)
 }
