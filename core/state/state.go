@@ -15,7 +15,7 @@ import (
 
 // Size is the length of an encoded record in bytes, before it is padded to the
 // chip's program unit.
-const Size = 316
+const Size = 320
 
 // BufferSize is the length of the buffer that Load and Save need: Size rounded
 // up to the largest program unit, 256 bytes.
@@ -148,12 +148,28 @@ type Record struct {
 	// before it: the way back, as long as its slot still holds it.
 	Confirmed, Previous Confirmed
 	Floors              Floors
+	// SpentStamp and Spent bound what a server may cost in flash by offering releases
+	// in turn: how often one was given up after it was begun, counted for all releases
+	// up to the highest of them.
+	SpentStamp uint32
 	// NonceLimit: nonces up to it may have been used. They are reserved in blocks.
 	NonceLimit uint64
 	// BootCount counts starts of the updater, for reports.
 	BootCount uint32
 	Bad       [BadImages]BadImage
 	BadNext   uint8 // where the next bad image goes
+	Spent     uint8 // see SpentStamp
+}
+
+// Spend counts that a release with this stamp was begun and given up. Only a higher
+// stamp begins the count anew, which takes somebody who can sign.
+func (r *Record) Spend(stamp uint32) {
+	if stamp > r.SpentStamp {
+		r.SpentStamp, r.Spent = stamp, 0
+	}
+	if r.Spent < 255 {
+		r.Spent++
+	}
 }
 
 // MarkBad remembers an image as bad. It never forgets a newer stamp of the same image.
@@ -173,16 +189,19 @@ func (r *Record) MarkBad(digest *[32]byte, stamp uint32) {
 	r.BadNext = (r.BadNext + 1) % BadImages
 }
 
-// ForgetBad takes an operator's word that an image may be tried again. It says
-// whether it was remembered.
-func (r *Record) ForgetBad(digest *[32]byte) bool {
+// ForgetBad takes an operator's word that an image may be tried again: one that was
+// found bad, or that was staged as often as allowed. It says whether it was either.
+func (r *Record) ForgetBad(digest *[32]byte) (known bool) {
 	for i := range r.Bad {
 		if b := &r.Bad[i]; b.used() && b.is(digest) {
 			*b = BadImage{}
-			return true
+			known = true
 		}
 	}
-	return false
+	if t := &r.Trial; !t.Open && t.Stagings > 0 && t.Image.Digest == *digest {
+		t.Stagings, known = 0, true
+	}
+	return known
 }
 
 // IsBad says whether the image was found bad under this stamp or a newer one. A
@@ -225,7 +244,7 @@ func (r *Record) encode(p []byte, seq uint32, trust extent) {
 	le.PutUint32(p[0:], magic)
 	p[4] = format
 	p[5] = byte(r.Outcome)
-	p[6] = r.BadNext
+	p[6], p[7] = r.BadNext, r.Spent
 	le.PutUint32(p[8:], seq)
 	le.PutUint64(p[12:], r.NonceLimit)
 	le.PutUint32(p[20:], r.BootCount)
@@ -248,8 +267,9 @@ func (r *Record) encode(p []byte, seq uint32, trust extent) {
 		le.PutUint32(p[at+8:], r.Bad[i].Stamp)
 		at += 12
 	}
-	le.PutUint32(p[at:], trust.n)
-	le.PutUint32(p[at+4:], trust.crc)
+	le.PutUint32(p[at:], r.SpentStamp)
+	le.PutUint32(p[at+4:], trust.n)
+	le.PutUint32(p[at+8:], trust.crc)
 	le.PutUint32(p[Size-4:], digest.CRC32(0, p[:Size-4]))
 }
 
@@ -263,7 +283,7 @@ func (r *Record) decode(p []byte) (seq uint32, trust extent, ok bool, err error)
 		return 0, trust, false, ErrFormat
 	}
 	r.Outcome = Outcome(p[5])
-	r.BadNext = p[6] % BadImages
+	r.BadNext, r.Spent = p[6]%BadImages, p[7]
 	seq = le.Uint32(p[8:])
 	r.NonceLimit = le.Uint64(p[12:])
 	r.BootCount = le.Uint32(p[20:])
@@ -286,7 +306,8 @@ func (r *Record) decode(p []byte) (seq uint32, trust extent, ok bool, err error)
 		r.Bad[i].Stamp = le.Uint32(p[at+8:])
 		at += 12
 	}
-	return seq, extent{le.Uint32(p[at:]), le.Uint32(p[at+4:])}, true, nil
+	r.SpentStamp = le.Uint32(p[at:])
+	return seq, extent{le.Uint32(p[at+4:]), le.Uint32(p[at+8:])}, true, nil
 }
 
 // imageSize is the length of an encoded Image in bytes.

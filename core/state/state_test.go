@@ -70,7 +70,7 @@ func save(s *Sectors, r *Record) error {
 }
 
 func full() Record {
-	r := Record{Outcome: OutcomeCrashed, NonceLimit: 1 << 40, BootCount: 7, BadNext: 3}
+	r := Record{Outcome: OutcomeCrashed, NonceLimit: 1 << 40, BootCount: 7, BadNext: 3, Spent: 5, SpentStamp: 0x01020304}
 	r.Trial = Trial{Open: true, Confirming: true, Rejected: true, Slot: 1, Stagings: 2, Boots: 3}
 	r.Trial.Image = Image{Digest: [32]byte{1, 2}, Size: 9, Stamp: 8, Version: [32]byte{'v'}, VersionLen: 1}
 	r.Trial.Image.Epoch, r.Trial.Image.Security, r.Trial.Image.TrialSeconds, r.Trial.Image.NoContact = 2, 3, 600, true

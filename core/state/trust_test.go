@@ -153,3 +153,41 @@ func TestForgetBad(t *testing.T) {
 		t.Error("an image is forgotten once")
 	}
 }
+
+// One that was staged as often as allowed may be staged again at an operator's word.
+func TestForgetGaveUp(t *testing.T) {
+	var r Record
+	r.Trial.Image.Digest, r.Trial.Stagings = [32]byte{9}, 4
+	if r.ForgetBad(&[32]byte{8}) || r.Trial.Stagings != 4 {
+		t.Error("another image's word counted")
+	}
+	r.Trial.Open = true
+	if d := r.Trial.Image.Digest; r.ForgetBad(&d) {
+		t.Error("an open trial was touched")
+	}
+	r.Trial.Open = false
+	if d := r.Trial.Image.Digest; !r.ForgetBad(&d) || r.Trial.Stagings != 0 {
+		t.Error("not forgotten")
+	}
+}
+
+// Only a higher stamp begins the count anew, and it does not wrap.
+func TestSpend(t *testing.T) {
+	var r Record
+	for range 3 {
+		r.Spend(5)
+		r.Spend(4)
+	}
+	if r.SpentStamp != 5 || r.Spent != 6 {
+		t.Errorf("%d of stamp %d", r.Spent, r.SpentStamp)
+	}
+	if r.Spend(6); r.SpentStamp != 6 || r.Spent != 1 {
+		t.Errorf("%d of stamp %d", r.Spent, r.SpentStamp)
+	}
+	for range 300 {
+		r.Spend(1)
+	}
+	if r.Spent != 255 {
+		t.Errorf("%d after 300", r.Spent)
+	}
+}

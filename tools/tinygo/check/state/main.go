@@ -26,6 +26,7 @@ func main() {
 	board.Fill(digest[:])
 	rec.MarkBad(&digest, board.Input())
 	board.Flag(rec.IsBad(&digest, board.Input()))
+	rec.Spend(7)
 	board.Flag(rec.ForgetBad(&digest))
 	rec.Floors.Raise(&rec.Trial.Image)
 	board.Flag(rec.Trial.Image.Newer(&image))
