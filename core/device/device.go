@@ -169,8 +169,10 @@ const (
 	programPerStep   = 4096       //
 	chunkTries       = 6          // wrong chunks in a row before the deployment fails
 	networkTries     = 8          // failed requests in a row before the poll interval rules
+	maxSpent         = 16         // times that releases are begun and given up before only a newer one is taken
 	backoffBase      = 1_000      // ms, doubled a try
 	backoffCap       = 300_000    // ms
+	parkCap          = 3_600_000  // ms: what a download that gets nowhere may cost a day is 24 erases of a sector
 	maxRetryAfter    = 3600       // s
 	restageMillis    = 2 * 60_000 // the old image runs this long before it stages again
 	maxStagings      = 4          // the first and three more
@@ -235,6 +237,7 @@ type Updater struct {
 
 	io      exchange
 	tries   uint8
+	parks   uint8 // downloads or manifests in a row that got nowhere
 	wakeAt  uint64
 	pollAt  uint64
 	stageAt uint64 // when to stage again; 0: not
@@ -244,6 +247,7 @@ type Updater struct {
 
 	rel  release // in progress, or on offer and looked at
 	goOn bool    // it is the one that the journal has
+	ends bool    // it ends another one that the journal has
 	jnl  journal
 	inst install
 

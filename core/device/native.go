@@ -20,7 +20,7 @@ type Native struct {
 	step    nativeStep // of a poll
 	tries   uint8      // of the same record, or the same walk
 	lists   uint8      // key lists fetched since the last poll that led on
-	jumps   uint8      // polls in a row that were told a higher nonce
+	jumps   uint8      // polls of this start that were told a higher nonce
 	final   bool       // the poll right before the switch
 	have    bool       // the window holds a record that was taken
 	busy    bool       // a stream is being read
@@ -28,6 +28,7 @@ type Native struct {
 	settled bool       // the manifest that was judged led nowhere: nothing to fetch it again for
 	rotated bool       // there is a key list of a newer generation
 	again   bool       // the report is one that was not acknowledged
+	doubt   bool       // walks don't end at the root: the stream decides what is wrong
 
 	number   uint32 // of the last report in this boot
 	judgedBy uint32 // version of the key list that the manifest was judged by, plus 1; 0: not judged
@@ -102,7 +103,8 @@ const (
 	minPoll     = 60_000     // ms: a server must not make a fleet hammer it
 	maxPoll     = 86_400_000 // ms: nor lose it
 	maxLists    = 8          // rotations that a device may have slept through
-	maxJumps    = 3          // polls that were told a higher nonce
+	maxJumps    = 3          // polls that were told a higher nonce; then one an hour
+	maxNonce    = 1 << 63    // no device gets there: behind it a counter could wrap
 	walkTries   = 5          // the same point twice, then three steps back
 	bustAfter   = 2          // bad records in a row: around the cache
 	originAfter = 4          // and then without the detour that the server names
@@ -188,7 +190,7 @@ func (n *Native) get(u *Updater, target []byte, room int) Need {
 	*l = layout{}
 	l.target = uint16(len(target))
 	l.body, l.nonce, l.stamp, l.mac = l.target, l.target, l.target, l.target
-	u.io.ranged = false
+	u.io.ranged, u.io.from, u.io.to = false, 0, 0
 	return u.send(0, room)
 }
 
@@ -199,7 +201,7 @@ func (n *Native) post(u *Updater, target, body []byte) Need {
 	l.target = uint16(len(target))
 	l.body = l.target + uint16(len(body))
 	l.nonce, l.stamp, l.mac = l.body, l.body, l.body
-	u.io.ranged = false
+	u.io.ranged, u.io.from, u.io.to = false, 0, 0
 	return u.send(0, native.MaxBody)
 }
 

@@ -131,7 +131,9 @@ func (n *Native) leave(u *Updater) {
 // away: no answer, or none that counts.
 func (n *Native) away(u *Updater) {
 	u.hangUp()
+	polled := n.step != stepPoll
 	n.step = stepPoll
+	u.io.head.RetryAfter = 0 // nothing outside an authenticated body is believed
 	if n.final {
 		u.event(EventUnreachable, ReasonNone)
 		if u.tries++; u.tries < networkTries {
@@ -140,18 +142,19 @@ func (n *Native) away(u *Updater) {
 		}
 		// What is in flash stays there; the journal has it.
 		n.final = false
-		u.pollAt = u.c.Port.Millis() + u.backoff()
 		u.parkDownload()
 		return
 	}
-	u.io.head.RetryAfter = 0 // nothing outside an authenticated body is believed
 	u.unreachable()
+	if polled {
+		u.park() // each poll was answered: counting those that were not slows nothing down
+	}
 }
 
 // polled acts on the answer to a poll.
 func (n *Native) polled(u *Updater) {
 	var a native.Answer
-	if !n.ok(u) || a.Decode(u.in(), n.c.MAC, n.c.Device, u.nonce, n.random[:]) != 0 {
+	if !n.ok(u) || a.Decode(u.in(), n.c.MAC, n.c.Device, u.nonce, n.random[:]) != 0 || a.Highest >= maxNonce {
 		n.away(u)
 		return
 	}
@@ -160,19 +163,27 @@ func (n *Native) polled(u *Updater) {
 		u.hangUp()
 		u.nonce, u.rec.NonceLimit = a.Highest, a.Highest
 		if n.jumps++; n.jumps > maxJumps {
-			n.jumps = 0
-			n.away(u)
+			// Two devices with one key, perhaps. Each time costs a write of the state.
+			n.jumps, n.step, n.final = maxJumps, stepPoll, false
+			if u.trial {
+				u.enter(phaseTrial)
+			} else {
+				u.parkDownload()
+			}
+			u.pollAt = u.c.Port.Millis() + parkCap
 		}
 		return
 	}
-	n.jumps = 0
 	n.comeBack(u, a.ComeBack)
 	if u.trial {
 		u.hangUp()
 		u.reached()
 		return
 	}
-	u.tries, u.contact = 0, true
+	u.contact = true
+	if !n.final {
+		u.tries = 0 // else a manifest that never comes would be asked for every second
+	}
 	if len(a.Retry) == digest.Size {
 		copy(u.sum[:], a.Retry)
 		u.failed, n.settled = imageID{}, false
@@ -306,10 +317,11 @@ func (n *Native) accept(u *Updater) {
 		n.badList(u)
 		return
 	}
-	n.step = stepPoll // with the new list, ask again
 	if j.acceptance.Same {
+		n.badList(u) // a cache, or somebody, keeps the newer one back
 		return
 	}
+	n.step = stepPoll // with the new list, ask again
 	size, err := manifest.CompactInPlace(u.buf[:n.manifestLen], &j.envelope, &j.list, n.c.Product)
 	if err != 0 {
 		n.badList(u)
@@ -321,6 +333,7 @@ func (n *Native) accept(u *Updater) {
 		return
 	}
 	n.judgedBy = 0
+	u.rec.SpentStamp, u.rec.Spent = 0, 0 // the people with roots spoke; sequences may begin anew
 	u.event(EventKeyList, ReasonNone)
 	u.saveThen(phasePoll, 0)
 }
@@ -420,7 +433,7 @@ func (n *Native) judge(u *Updater) {
 	}
 	copy(n.root[:], raw.Root)
 	rel.chunk = raw.Chunk
-	n.tries, n.plain = 0, false
+	n.tries, n.plain, n.doubt = 0, false, false
 	u.consider(rel)
 	n.settled = u.phase == phaseReload // put down at once
 }

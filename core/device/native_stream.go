@@ -28,9 +28,14 @@ func (n *Native) resume(u *Updater) Need {
 			u.fail(ReasonManifest)
 			return Need{}
 		}
-		if n.hint == 0 || n.plain {
+		if n.hint == 0 {
 			in.written = 0
 			n.provenTo(u, 0)
+			return Need{}
+		}
+		if n.plain || n.doubt {
+			in.written = 0
+			u.sub = 5
 			return Need{}
 		}
 		if n.hint == u.shape().Records() {
@@ -74,8 +79,59 @@ func (n *Native) resume(u *Updater) Need {
 		}
 		n.endStream(u)
 		n.stepBack(u)
+	case 5:
+		return n.pass(u)
+	case 6:
+		n.compare(u)
 	}
 	return Need{}
+}
+
+// pass takes the stream from its beginning, past what is in flash: where nobody
+// knows ranges, and where walks don't end at the root. The records come with the
+// root's word, so what differs is flash, and nothing in flash is given up on the
+// word of a network.
+func (n *Native) pass(u *Updater) Need {
+	if n.have && n.v.Index() == n.hint {
+		n.provenTo(u, n.hint) // and the same answer goes on
+		return Need{}
+	}
+	if u.io.state == ioNone && n.plain && n.v.Index() > 0 && u.c.Port.Millis() >= u.wakeAt {
+		u.inst.written = 0
+		_ = n.v.Begin(u.shape(), &n.root) // as it was: the shape was good
+	}
+	taken, need := n.next(u)
+	if taken {
+		u.tries, u.inst.inHand, u.inst.done = 0, u.shape().ChunkLen(n.v.Index()-1), 0
+		u.sub = 6
+	}
+	return need
+}
+
+// compare holds the record that was taken against flash.
+func (n *Native) compare(u *Updater) {
+	at := u.inst.written
+	done, err := u.readBack()
+	switch {
+	case err != nil:
+		u.event(EventStartOver, ReasonDamaged)
+		n.endStream(u)
+		n.hint = at / u.shape().Chunk
+		n.hint -= n.hint % n.stride(u) // the whole sector is in doubt
+		u.inst.inHand, u.inst.done = 0, 0
+		n.tries, n.doubt = 0, false
+		u.sub = 1
+	case done:
+		u.sub = 5
+	}
+}
+
+// stride is how many records a sector holds, at least one.
+func (n *Native) stride(u *Updater) uint32 {
+	if s := u.slot().Geometry().EraseSize; s > u.shape().Chunk {
+		return s / u.shape().Chunk
+	}
+	return 1
 }
 
 // provenTo goes on behind record i.
@@ -85,7 +141,7 @@ func (n *Native) provenTo(u *Updater, i uint32) {
 	if i == u.shape().Records() {
 		in.written = u.shape().Size
 	}
-	n.tries = 0
+	n.tries, n.doubt = 0, false
 	if i == 0 && !u.jnl.found {
 		u.enter(phaseProtect)
 		return
@@ -95,19 +151,19 @@ func (n *Native) provenTo(u *Updater, i uint32) {
 
 // stepBack: the walk did not end at the root. The same point is tried once more over
 // a new connection before flash is blamed; then a step back, three times at most;
-// then from the start.
+// then the stream itself decides.
 func (n *Native) stepBack(u *Updater) {
 	u.sub = 1
 	n.tries++
-	step := uint32(1)
-	if s := u.slot().Geometry().EraseSize; s > u.shape().Chunk {
-		step = s / u.shape().Chunk
-	}
+	step := n.stride(u)
 	switch {
 	case n.tries == 1 && n.hint < u.shape().Records():
 	case n.tries >= walkTries || n.hint <= step:
-		u.event(EventStartOver, ReasonDamaged)
-		n.hint = 0
+		n.doubt = true
+		u.inst.done = 0
+		u.sub = 0 // from what was noted at first
+		// If it comes to this again before flash got on, then less and less often.
+		u.wakeAt = u.c.Port.Millis() + u.patience()
 	default:
 		n.hint = (n.hint - 1) / step * step
 	}
@@ -193,11 +249,11 @@ func (n *Native) request(u *Updater, i, early uint32) Need {
 	*l = layout{}
 	l.target = uint16(t.n)
 	l.body, l.nonce, l.stamp, l.mac = l.target, l.target, l.target, l.target
+	if n.plain {
+		n.until, to = u.shape().Records(), u.shape().FileLen()
+	}
 	u.io.from, u.io.to = uint32(u.shape().Start(i))-early, uint32(to-1)
 	u.io.ranged = !n.plain
-	if n.plain {
-		n.until = u.shape().Records()
-	}
 	n.busy, n.have = true, false
 	first := early
 	if first == 0 {
@@ -239,12 +295,12 @@ func (n *Native) streamFailed(u *Updater, r Reason) Need {
 		n.tries++
 		if r == ReasonStream && n.tries == chunkTries-1 && !n.plain {
 			n.plain = true
-			if u.inst.written > 0 || u.phase == phaseResume {
-				u.event(EventStartOver, ReasonStream)
+			if u.phase == phaseFetch {
+				n.hint = n.v.Index() - n.v.Index()%n.stride(u)
 				u.inst = install{resumable: u.inst.resumable}
 				u.enter(phaseResume)
-				u.sub = 1
 			}
+			u.sub = 1
 		}
 	}
 	u.io.head.RetryAfter = 0
@@ -252,39 +308,46 @@ func (n *Native) streamFailed(u *Updater, r Reason) Need {
 }
 
 func (n *Native) fetch(u *Updater) Need {
-	switch {
-	case n.v.Done():
+	if n.v.Done() {
 		n.endStream(u)
 		u.beginVerify()
 		return Need{}
+	}
+	taken, need := n.next(u)
+	if taken {
+		u.chunkInHand(u.shape().ChunkLen(n.v.Index() - 1))
+	}
+	return need
+}
+
+// next brings the next record into the window and has it proven.
+func (n *Native) next(u *Updater) (taken bool, need Need) {
+	switch {
 	case u.io.state == ioNone:
 		if now := u.c.Port.Millis(); now < u.wakeAt {
-			return Need{Kind: NeedTime, Wait: u.wakeAt - now}
+			return false, Need{Kind: NeedTime, Wait: u.wakeAt - now}
 		}
-		return n.request(u, n.v.Index(), 0)
+		return false, n.request(u, n.v.Index(), 0)
 	case n.have && n.v.Index() >= n.until:
 		n.endStream(u) // the next request goes on, on the same connection
-		return Need{}
 	case n.have:
 		n.have = false
 		n.window(u, u.shape().RecordLen(n.v.Index()))
-		return Need{}
 	case !n.headOK(u):
 		r := n.rangeReason(u)
 		n.endStream(u)
-		return n.streamFailed(u, r)
+		return false, n.streamFailed(u, r)
 	case !full(u):
 		n.endStream(u) // the line broke in the middle of a record
-		return n.streamFailed(u, ReasonNone)
-	}
-	length := u.shape().ChunkLen(n.v.Index())
-	if n.v.Accept(u.in(), u.hash) != 0 {
+		return false, n.streamFailed(u, ReasonNone)
+	case n.v.Accept(u.in(), u.hash) != 0:
 		n.endStream(u)
-		return n.streamFailed(u, ReasonRecord)
+		return false, n.streamFailed(u, ReasonRecord)
+	default:
+		n.have, n.tries = true, 0
+		return true, Need{}
 	}
-	n.have, n.tries = true, 0
-	u.chunkInHand(length)
-	return Need{}
+	return false, Need{}
 }
 
 func (n *Native) report(u *Updater) Need {

@@ -53,6 +53,7 @@ const (
 	ReasonSlot                 // for another slot or address
 	ReasonRecord               // a record that is not the release's, too often
 	ReasonStream               // no server or cache gave the part of the stream that was asked for
+	ReasonSpent                // given up as often as flash is to bear; a newer release is needed
 )
 
 func (r Reason) String() string {
@@ -149,6 +150,8 @@ func (r Reason) String() string {
 		return "record that is not the release's, too often"
 	case ReasonStream:
 		return "stream not served as it was asked for, too often"
+	case ReasonSpent:
+		return "begun and taken back too often; only a newer release is taken"
 	}
 	return "unknown reason"
 }

@@ -71,8 +71,14 @@ func (u *Updater) nothing() {
 	u.toIdle()
 }
 
+// cancelled: what was fetched is for nothing, so it is counted before it is gone.
 func (u *Updater) cancelled() {
 	u.event(EventFailed, ReasonCancelled)
+	if u.chain {
+		u.rec.Spend(u.rel.Stamp)
+		u.saveThen(phaseDiscard, 0)
+		return
+	}
 	u.enter(phaseDiscard)
 }
 
@@ -83,6 +89,7 @@ func (u *Updater) consider(o release) {
 	old := &u.rel
 	u.goOn = old.known && old.Digest == o.Digest && old.Size == o.Size && old.chunk == o.chunk
 	older := o.Stamp != 0 && old.Stamp != 0 && (o.Epoch < old.Epoch || o.Epoch == old.Epoch && o.Stamp <= old.Stamp)
+	u.ends = old.known && !u.goOn
 	waits := old.known && !u.goOn && older && u.jnl.newest.written < old.Size
 	u.rel = o
 	u.rel.known = true
@@ -130,6 +137,8 @@ func (u *Updater) refusal(o *release) Reason {
 		return ReasonBadImage
 	case tr.Stagings >= maxStagings && o.Digest == tr.Image.Digest && o.Stamp <= tr.Image.Stamp:
 		return ReasonGaveUp
+	case u.chain && u.rec.Spent >= maxSpent && o.Stamp <= u.rec.SpentStamp && !u.goOn:
+		return ReasonSpent
 	}
 	return ReasonNone
 }
@@ -219,10 +228,18 @@ func (u *Updater) take() {
 	}
 	u.inst = install{}
 	u.planResume()
+	if !resume {
+		u.parks = 0
+	}
 	u.event(EventOffer, ReasonNone)
 	if u.chain || resume && u.inst.resumable {
 		u.jnl.rewind()
 		u.enter(phaseResume)
+		// Where there is no journal nobody knows what an offer ends: each other one counts.
+		if u.chain && (u.ends || !u.inst.resumable && u.rel.Stamp != u.rec.SpentStamp) {
+			u.rec.Spend(u.rel.Stamp)
+			u.saveThen(phaseResume, 0)
+		}
 		return
 	}
 	u.enter(phaseProtect)
@@ -252,20 +269,29 @@ func (u *Updater) eraseDue() bool {
 }
 
 // fetchFailed waits and tries again. A wrong chunk, too often, fails the
-// deployment; a network that is away only sends the updater back to polling.
+// deployment; a network that is away only sends the updater back to polling. A wrong
+// record is the network's doing too, for its release is signed: that is reported,
+// and tried again when the server still wants it.
 func (u *Updater) fetchFailed(r Reason) Need {
 	u.tries++
 	if r != ReasonNone {
 		u.event(EventRefused, r)
 		if u.tries >= chunkTries {
-			u.fail(r)
+			if !u.chain {
+				u.fail(r)
+				return Need{}
+			}
+			u.failing = r
+			u.event(EventFailed, r)
+			u.parkDownload()
+			u.tries = 0
+			u.say(sayFailed, phaseReload)
 			return Need{}
 		}
 	} else {
 		u.event(EventUnreachable, ReasonNone)
 		if u.tries >= networkTries || u.io.head.Status == 404 || u.io.head.Status == 401 || u.io.head.Status == 403 {
 			// The release may be gone, or another one on offer: ask.
-			u.pollAt = u.c.Port.Millis() + u.backoff()
 			u.parkDownload()
 			return Need{}
 		}
@@ -275,10 +301,32 @@ func (u *Updater) fetchFailed(r Reason) Need {
 }
 
 // parkDownload leaves a download as a reset would: the journal is read again, and
-// a poll that offers the same release resumes from what it says.
+// a poll that offers the same release resumes from what it says. How far it came
+// stays for a report.
 func (u *Updater) parkDownload() {
-	u.rel.known, u.inst = false, install{}
+	u.park()
+	u.rel.known, u.inst = false, install{written: u.inst.written}
 	u.enter(phaseReload)
+}
+
+// patience is the wait after something that got nowhere, twice as long each time
+// until flash gets on: trying again may cost a sector's erase.
+func (u *Updater) patience() uint64 {
+	d := uint64(parkCap)
+	if u.parks < 12 {
+		d = backoffBase << u.parks
+		u.parks++
+	}
+	return d/2 + uint64(u.c.Port.Random())%(d/2+1)
+}
+
+// park puts the next poll off.
+func (u *Updater) park() {
+	d := u.patience()
+	if b := u.backoff(); d < b {
+		d = b // or what the server asked for
+	}
+	u.pollAt = u.c.Port.Millis() + d
 }
 
 // flashFailed: a chunk could not be programmed, or reads back wrong. Where an entry's

@@ -312,11 +312,12 @@ func (u *Updater) fail(r Reason) {
 	u.failing = r
 	u.failed = idOf(&u.rel.Digest, u.rel.Stamp)
 	u.event(EventFailed, r)
-	u.rel.known, u.inst = false, install{}
+	u.rel.known, u.inst = false, install{written: u.inst.written} // how far it came is reported
 	u.tries = 0
 	u.say(sayFailed, phaseIdle)
 	if badAtOnce(r) {
 		u.rec.MarkBad(&u.rel.Digest, u.rel.Stamp)
+		u.rec.Spend(u.rel.Stamp)
 		u.saveThen(phaseReport, 0)
 	}
 }

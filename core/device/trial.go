@@ -62,6 +62,7 @@ func (u *Updater) endTrial(o state.Outcome) {
 		if u.chain {
 			u.rec.Floors.Raise(im) // at confirm only
 		}
+		u.rec.SpentStamp, u.rec.Spent = 0, 0 // what was on offer before is below the floors now
 		tr.Stagings = 0
 	case state.OutcomeCrashed, state.OutcomeNotVerified, state.OutcomeSelfTest, state.OutcomeBootsSpent:
 		u.rec.MarkBad(&tr.Image.Digest, tr.Image.Stamp)
@@ -69,6 +70,7 @@ func (u *Updater) endTrial(o state.Outcome) {
 	}
 	if o != state.OutcomeConfirmed && o != state.OutcomeConfirmedElsewhere {
 		u.failing = outcomeReason(o)
+		u.rec.Spend(tr.Image.Stamp)
 		u.event(EventFailed, u.failing)
 	} else {
 		u.event(EventConfirmed, outcomeReason(o))
@@ -322,6 +324,9 @@ func (u *Updater) writeNote() {
 	}
 	if !done {
 		return
+	}
+	if e.written > u.inst.noted {
+		u.parks = 0 // it gets on
 	}
 	u.inst.noted = e.written
 	switch {

@@ -24,7 +24,9 @@ type Request struct {
 	Method string
 	Target []byte // path with query
 	Body   []byte // empty for a GET
-	// Ranged asks for bytes From to To of the target, To included.
+	// Ranged asks for bytes From to To of the target, To included. Without it, To, if
+	// not 0, is where the target's last byte lies: a bound on what is worth reading.
+	// Time is bounded by the caller, who ends an answer that drips with Broken.
 	Ranged   bool
 	From, To uint32
 	// Headers of the v1 wire; empty: not sent.
