@@ -11,6 +11,8 @@ func subcommands() []*cobra.Command {
 		newSignCmd(),
 		newVerifyCmd(),
 		newReleasesCmd(),
+		newReleaseCmd(),
+		newProductsCmd(),
 		newDevicesCmd(),
 		newDeviceCmd(),
 		newLogsCmd(),

@@ -52,3 +52,23 @@ func newIntake(d *dir.Dir, store imageStore) *ingest.Service {
 	return ingest.New(ingest.Options{Blobs: d, Releases: store, Signed: store, MaxImage: maxImage, Now: time.Now,
 		Stage: func(ctx context.Context, room int64) (ingest.Staged, error) { return d.Stage(ctx, room) }})
 }
+
+// v1Catalogue is what the v1 wire sees of the releases.
+type v1Catalogue struct {
+	fleet.Catalogue
+	policies fleet.V1Policies
+}
+
+// Snapshot leaves out what signed products have. The policies are read after the
+// generation: who changes one raises it, and it is all read again.
+func (c v1Catalogue) Snapshot(ctx context.Context) (int64, []fleet.Release, error) {
+	generation, list, err := c.Catalogue.Snapshot(ctx)
+	if err != nil {
+		return 0, nil, err
+	}
+	without, err := c.policies.WithoutV1(ctx)
+	if err != nil {
+		return 0, nil, err
+	}
+	return generation, fleet.ForV1(list, without), nil
+}

@@ -13,8 +13,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/runnel-fota/runnel/core/esp32"
+	"github.com/runnel-fota/runnel/internal/client"
 	"github.com/runnel-fota/runnel/internal/fleet"
 	"github.com/runnel-fota/runnel/internal/term"
+	"github.com/runnel-fota/runnel/release"
 )
 
 func newPushCmd() *cobra.Command {
@@ -22,18 +24,31 @@ func newPushCmd() *cobra.Command {
 	var product, version string
 	var chunkSize int
 	cmd := &cobra.Command{
-		Use:   "push IMAGE",
-		Short: "Check an image as the bootloader would, and publish it",
-		Long: `Checks magic, chip, segments, checksum and appended SHA-256, then publishes the
-image as a release. A bad image is refused with what is wrong and at which byte,
-and leaves nothing behind. The same image, product and version again is no error.
-Where the upload takes long, a terminal shows how far it is.
+		Use:   "push FILE",
+		Short: "Check a release file or an image, and publish it",
+		Long: `Publishes a release file, which 'runnel sign' makes: it says its product and version
+itself. The server checks signatures by its key list; a key list in the file that
+follows that one is taken too.
+
+Any other file is an image, and published without a signature: for products that
+are not signed. Magic, chip, segments, checksum and appended SHA-256 are checked as
+the bootloader would. A bad file is refused with what is wrong and where, and leaves
+nothing behind. The same file again is no error. Where the upload takes long, a
+terminal shows how far it is.
 
 --json prints {"release":{...},"created":bool,"warning"}; the release is as
 'runnel releases --json' shows it.`,
-		Example: "  runnel push build/firmware.bin --product acme/pump --version 1.2.0\n  runnel push firmware.bin --product acme/pump --version 1.2.1 --chunk-size 4096 --json",
-		Args:    exactArgs("IMAGE"),
+		Example: "  runnel push pump-1.2.0.runnel\n  runnel push build/firmware.bin --product acme/pump --version 1.2.0\n  runnel push firmware.bin --product acme/pump --version 1.2.1 --chunk-size 4096 --json",
+		Args:    exactArgs("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if isReleaseFile(args[0]) {
+				for _, name := range []string{"product", "version", "chunk-size"} {
+					if cmd.Flags().Changed(name) {
+						return usagef("--%s is for images: %s is a release file, which says it itself", name, args[0])
+					}
+				}
+				return pushRelease(cmd, r, args[0])
+			}
 			for _, name := range []string{"product", "version"} {
 				if !cmd.Flags().Changed(name) {
 					return usagef("--%s is missing", name).withHint("see 'runnel push --help'")
@@ -56,16 +71,9 @@ Where the upload takes long, a terminal shows how far it is.
 			if err != nil {
 				return err
 			}
-			if _, err := f.Seek(0, io.SeekStart); err != nil {
-				return err
-			}
-			up := &upload{r: f, total: size}
-			if !r.json {
-				up.bar = newProgress(cmd.ErrOrStderr(), "uploading")
-			}
-			stop := up.watch()
-			p, err := c.Publish(cmd.Context(), product, version, chunkSize, digest, up, size)
-			stop()
+			p, err := sendFile(cmd, r, f, size, func(up io.Reader) (client.Published, error) {
+				return c.Publish(cmd.Context(), product, version, chunkSize, digest, up, size)
+			})
 			if err != nil {
 				return err
 			}
@@ -73,17 +81,7 @@ Where the upload takes long, a terminal shows how far it is.
 				warning = p.Warning
 			}
 			warn(cmd, warning)
-			if r.json {
-				return printJSON(cmd.OutOrStdout(), p)
-			}
-			word := "published"
-			if !p.Created {
-				word = "already published:"
-			}
-			l := p.Release
-			fmt.Fprintf(cmd.OutOrStdout(), "%s %s %s (release %d): %s bytes, %s chunks of %s\nsha256 %s\n",
-				word, l.Product, l.Version, l.ID, term.Number(l.Size), term.Number(l.Chunks), term.Number(l.ChunkSize), l.Digest)
-			return nil
+			return showPublished(cmd, r, p)
 		},
 	}
 	cmd.Flags().StringVar(&product, "product", "", "the `product` it is for: name or vendor/name")
@@ -91,6 +89,79 @@ Where the upload takes long, a terminal shows how far it is.
 	cmd.Flags().IntVar(&chunkSize, "chunk-size", 1024, "`bytes` in a chunk, 256 to 16384")
 	r.flags(cmd)
 	return cmd
+}
+
+// isReleaseFile looks at the beginning of a file. One that can't be read is none:
+// who reads it next says why.
+func isReleaseFile(name string) bool {
+	f, err := os.Open(name)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	head := make([]byte, release.FileHead)
+	n, _ := io.ReadFull(f, head)
+	return release.IsFile(head[:n])
+}
+
+// pushRelease publishes a release file. All but who signed it is checked here
+// too: what was cut or altered on a disk need not travel.
+func pushRelease(cmd *cobra.Command, r *remote, name string) error {
+	c, err := r.client()
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := release.Verify(cmd.Context(), f, nil, release.Options{Unsigned: true}); err != nil {
+		return hinted(fmt.Errorf("%s: %w", name, err), "it was cut or altered: copy it again, or sign it again")
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	p, err := sendFile(cmd, r, f, st.Size(), func(up io.Reader) (client.Published, error) {
+		return c.PublishRelease(cmd.Context(), up, st.Size())
+	})
+	if err != nil {
+		return err
+	}
+	return showPublished(cmd, r, p)
+}
+
+// sendFile sends a file from its beginning, and shows a person how far it is.
+func sendFile(cmd *cobra.Command, r *remote, f io.ReadSeeker, size int64, send func(io.Reader) (client.Published, error)) (client.Published, error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return client.Published{}, err
+	}
+	up := &upload{r: f, total: size}
+	if !r.json {
+		up.bar = newProgress(cmd.ErrOrStderr(), "uploading")
+	}
+	defer up.watch()()
+	return send(up)
+}
+
+func showPublished(cmd *cobra.Command, r *remote, p client.Published) error {
+	out := cmd.OutOrStdout()
+	if r.json {
+		return printJSON(out, p)
+	}
+	word := "published"
+	if !p.Created {
+		word = "already published:"
+	}
+	l := p.Release
+	fmt.Fprintf(out, "%s %s %s (release %d): %s bytes, %s chunks of %s\n", word, l.Product, l.Version, l.ID,
+		term.Number(l.Size), term.Number(l.Chunks), term.Number(l.ChunkSize))
+	if l.Signed {
+		fmt.Fprintf(out, "signed: epoch %d, sequence %d, security version %d, manifest %s\n", l.Epoch, l.Sequence, l.SecurityVersion, l.ManifestDigest)
+	}
+	fmt.Fprintf(out, "sha256 %s\n", l.Digest)
+	return nil
 }
 
 // upload is an image on its way; where a person looks on and it takes long, a

@@ -19,7 +19,9 @@ func newReleasesCmd() *cobra.Command {
 		Long: `Lists releases.
 
 --json prints {"releases":[{"id","product","version","digest","size","chip","project",
-"app_version","idf_version","chunk_size","chunks","state","published_at"}]}.`,
+"app_version","idf_version","chunk_size","chunks","state","published_at","signed",
+"epoch","sequence","security_version","manifest_digest"}]}; a sequence of 0 is that of
+an unsigned release.`,
 		Example: "  runnel releases\n  runnel releases --product acme/pump --json\n  runnel releases withdraw 3",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -35,12 +37,16 @@ func newReleasesCmd() *cobra.Command {
 				return printJSON(cmd.OutOrStdout(), map[string]any{"releases": append([]client.Release{}, list...)})
 			}
 			if len(list) == 0 {
-				fmt.Fprintln(cmd.OutOrStdout(), "no releases; publish one with 'runnel push IMAGE --product P --version V'")
+				fmt.Fprintln(cmd.OutOrStdout(), "no releases; publish one with 'runnel push FILE'")
 				return nil
 			}
-			rows := [][]string{{"ID", "PRODUCT", "VERSION", "CHIP", "BYTES", "CHUNKS", "STATE", "PUBLISHED (UTC)", "SHA-256"}}
+			rows := [][]string{{"ID", "PRODUCT", "VERSION", "CHIP", "SIGNED", "EPOCH", "SEQUENCE", "BYTES", "CHUNKS", "STATE", "PUBLISHED (UTC)", "SHA-256"}}
 			for _, l := range list {
-				rows = append(rows, []string{fmt.Sprint(l.ID), l.Product, l.Version, l.Chip, term.Number(l.Size),
+				signed, epoch, sequence := "no", "", ""
+				if l.Signed {
+					signed, epoch, sequence = "yes", fmt.Sprint(l.Epoch), fmt.Sprint(l.Sequence)
+				}
+				rows = append(rows, []string{fmt.Sprint(l.ID), l.Product, l.Version, l.Chip, signed, epoch, sequence, term.Number(l.Size),
 					fmt.Sprintf("%s of %s", term.Number(l.Chunks), term.Number(l.ChunkSize)), l.State, stamp(l.PublishedAt), short(l.Digest)})
 			}
 			return table(cmd.OutOrStdout(), rows)

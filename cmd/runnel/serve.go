@@ -20,6 +20,7 @@ import (
 	"github.com/runnel-fota/runnel/internal/fleet"
 	"github.com/runnel-fota/runnel/internal/httpserver"
 	"github.com/runnel-fota/runnel/internal/store/sqlite"
+	"github.com/runnel-fota/runnel/internal/wire/native"
 	v1 "github.com/runnel-fota/runnel/internal/wire/v1"
 )
 
@@ -34,6 +35,8 @@ type serveConfig struct {
 	nonceJump    uint64
 	cacheBytes   int64
 	maxRequests  int
+	sendBuffer   int
+	redirect     string
 	json         bool
 	log          *slog.Logger
 	out          io.Writer
@@ -83,6 +86,8 @@ is ready; admin_token is there at the first start only. The log goes to stderr.`
 	f.Uint64Var(&c.nonceJump, "v1-nonce-jump", v1.DefaultNonceJump, "how far a v1 nonce may leap")
 	f.Int64Var(&c.cacheBytes, "cache-bytes", v1.DefaultCacheBytes, "memory for prepared chunks, in `bytes`")
 	f.IntVar(&c.maxRequests, "max-requests", httpserver.DefaultMaxRequests, "requests at `once`; those beyond get 503")
+	f.IntVar(&c.sendBuffer, "send-buffer", httpserver.DefaultSendBuffer, "`bytes` that the system may hold of an answer; 0 leaves it to the system")
+	f.StringVar(&c.redirect, "stream-redirect", "", "send devices to `URL`DIGEST for a stream, e.g. a CDN's; which fetches from here with ?origin=1")
 	return cmd
 }
 
@@ -100,6 +105,10 @@ func (c *serveConfig) validate() error {
 		return usagef("--cache-bytes is not above 0")
 	case c.maxRequests < 1:
 		return usagef("--max-requests is not above 0")
+	case c.sendBuffer < 0:
+		return usagef("--send-buffer is negative")
+	case c.redirect != "" && native.CheckRedirect(c.redirect) != nil:
+		return usagef("--stream-redirect: %v", native.CheckRedirect(c.redirect)).withHint("write it like https://cdn.example.com/streams/, without a query")
 	case c.openOperator && !loopback(c.listen):
 		return usagef("--v1-open-operator needs a listener on loopback, not %s", c.listen).withHint("use --listen 127.0.0.1:8080")
 	}
@@ -156,14 +165,17 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 	}
 	// The original never looked into an image, and boards other than the ESP32 live on that.
 	upload := images.intake.AnyBoard()
-	wire := v1.New(v1.Config{Devices: store, Orders: store, Deployments: store, Catalogue: store, Events: store, Tokens: store,
+	wire := v1.New(v1.Config{Devices: store, Orders: store, Deployments: store, Catalogue: v1Catalogue{store, store}, Events: store, Tokens: store,
 		Blobs: images.blobs, Publisher: upload, Log: c.log, Now: time.Now, SilentDevice: c.silentDevice, OpenOperator: c.openOperator,
 		Window: c.window, NonceJump: c.nonceJump, CacheBytes: c.cacheBytes})
 	mux := http.NewServeMux()
 	wire.Register(mux)
-	adminapi.Register(mux, adminapi.Config{Releases: store, Devices: wire.DeviceStore(), Orders: wire.Orders(), Deployments: store,
+	adminapi.Register(mux, adminapi.Config{Releases: store, Signed: store, KeyLists: store, Taker: images.intake,
+		Policies: store, V1Policies: store, Devices: wire.DeviceStore(), Orders: wire.Orders(), Deployments: store,
 		Events: store, Tokens: store, Publisher: images.intake, Now: time.Now, Log: c.log})
+	native.NewObjects(native.ObjectsConfig{Files: images.blobs, Index: store, Log: c.log, Redirect: c.redirect, MaxStreams: max(c.maxRequests/2, 1)}).Register(mux)
 	server := httpserver.New(mux, c.maxRequests, c.log)
+	server.SetSendBuffer(c.sendBuffer)
 	// Before the line that says that the server is ready.
 	cert, err := c.certificate()
 	if err != nil {

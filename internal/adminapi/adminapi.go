@@ -23,18 +23,29 @@ const (
 	uploadTimeout = 10 * time.Minute
 	// DefaultMaxImage is the largest flash that an ESP32 maps, in bytes.
 	DefaultMaxImage = int64(16 << 20)
-	maxEvents       = 1000
+	// DefaultMaxRelease is the largest release file that the format has, in bytes: an image, 16
+	// derived streams, and what is around them (docs/format/release-file.md).
+	DefaultMaxRelease = int64(17*18<<20 + 1<<20)
+	maxEvents         = 1000
 )
 
-// Publisher takes an image in: checks, stores and publishes it. digest nil: not said. It leaves
+// Publisher takes an image or a release file in: checks, stores and publishes it. It leaves
 // nothing behind where it returns an error.
 type Publisher interface {
+	// PublishImage takes an unsigned image. digest nil: not said.
 	PublishImage(ctx context.Context, product, version string, chunkSize int, digest *fleet.Digest, image io.Reader) (fleet.Release, bool, error)
+	// PublishRelease takes a release file of size bytes, 0 where that is not known.
+	PublishRelease(ctx context.Context, file io.Reader, size int64) (fleet.Release, bool, error)
 }
 
 // Config is what the API needs; all but Log, MaxImage and ServerVersion is required.
 type Config struct {
 	Releases    fleet.Releases
+	Signed      fleet.SignedReleases
+	KeyLists    fleet.KeyLists
+	Taker       KeyListTaker
+	Policies    fleet.Policies
+	V1Policies  fleet.V1Policies
 	Devices     fleet.Devices
 	Orders      fleet.Orders
 	Deployments fleet.Deployments
@@ -45,6 +56,7 @@ type Config struct {
 
 	Log           *slog.Logger
 	MaxImage      int64 // bytes; 0 takes the default
+	MaxRelease    int64 // bytes of a release file; 0 takes the default
 	ServerVersion string
 }
 
@@ -61,6 +73,9 @@ func Register(mux *http.ServeMux, c Config) huma.API {
 	if c.MaxImage == 0 {
 		c.MaxImage = DefaultMaxImage
 	}
+	if c.MaxRelease == 0 {
+		c.MaxRelease = DefaultMaxRelease
+	}
 	if c.ServerVersion == "" {
 		c.ServerVersion = "dev"
 	}
@@ -73,6 +88,7 @@ func Register(mux *http.ServeMux, c Config) huma.API {
 	s := &server{Config: c, api: humago.New(mux, hc)}
 	s.api.UseMiddleware(s.authenticate)
 	s.releases()
+	s.keyLists()
 	s.devices()
 	s.others()
 	return s.api

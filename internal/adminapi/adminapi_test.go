@@ -49,6 +49,11 @@ func (i intake) PublishImage(ctx context.Context, product, version string, size 
 	return i.store.Publish(ctx, fleet.Release{Product: product, Version: version, ChunkSize: size, Image: fleet.Image{Digest: d, Size: int64(len(b))}}, t0)
 }
 
+// PublishRelease is for signed_test.go, which has the real one.
+func (i intake) PublishRelease(context.Context, io.Reader, int64) (fleet.Release, bool, error) {
+	return fleet.Release{}, false, fleet.Errorf(fleet.CodeInvalid, "no release file is taken here")
+}
+
 func newWorld(t *testing.T, change func(*adminapi.Config)) *world {
 	t.Helper()
 	w := &world{t: t}
@@ -63,7 +68,7 @@ func newWorld(t *testing.T, change func(*adminapi.Config)) *world {
 	if _, err := w.store.AddToken(t.Context(), "test", w.token, t0); err != nil {
 		t.Fatal(err)
 	}
-	c := adminapi.Config{Releases: w.store, Devices: w.store, Orders: w.store, Deployments: w.store, Events: w.store, Tokens: w.store,
+	c := adminapi.Config{Releases: w.store, Signed: w.store, KeyLists: w.store, Policies: w.store, V1Policies: w.store, Devices: w.store, Orders: w.store, Deployments: w.store, Events: w.store, Tokens: w.store,
 		Publisher: intake{w.store}, Now: func() time.Time { return t0 }, Log: slog.New(slog.NewTextHandler(&w.log, nil)), MaxImage: 1000}
 	if change != nil {
 		change(&c)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"mime"
 	"net/http"
 	"time"
 
@@ -28,12 +29,23 @@ type Release struct {
 	Chunks      int       `json:"chunks"`
 	State       string    `json:"state" enum:"published,withdrawn"`
 	PublishedAt time.Time `json:"published_at"`
+
+	Signed          bool   `json:"signed" doc:"it has a manifest; the next four are of that"`
+	Epoch           uint32 `json:"epoch"`
+	Sequence        uint32 `json:"sequence" doc:"0: unsigned"`
+	SecurityVersion uint32 `json:"security_version"`
+	ManifestDigest  string `json:"manifest_digest,omitempty" doc:"SHA-256 of its envelope, 64 hex digits"`
 }
 
 func releaseOf(r fleet.Release) Release {
-	return Release{ID: r.ID, Product: r.Product, Version: r.Version, Digest: r.Image.Digest.String(), Size: r.Image.Size,
+	o := Release{ID: r.ID, Product: r.Product, Version: r.Version, Digest: r.Image.Digest.String(), Size: r.Image.Size,
 		Chip: r.Image.Chip, Project: r.Image.Project, AppVersion: r.Image.AppVersion, IDFVersion: r.Image.IDFVersion,
-		ChunkSize: r.ChunkSize, Chunks: r.Chunks(), State: string(r.State), PublishedAt: r.PublishedAt.UTC()}
+		ChunkSize: r.ChunkSize, Chunks: r.Chunks(), State: string(r.State), PublishedAt: r.PublishedAt.UTC(),
+		Signed: r.Signed(), Epoch: r.Epoch, Sequence: r.Sequence, SecurityVersion: r.SecurityVersion}
+	if o.Signed {
+		o.ManifestDigest = r.ManifestDigest.String()
+	}
+	return o
 }
 
 // Published answers a publishing.
@@ -43,24 +55,42 @@ type Published struct {
 	Warning string  `json:"warning,omitempty"`
 }
 
-type publishInput struct {
-	Product   string `query:"product" required:"true" doc:"name or vendor/name"`
-	Version   string `query:"version" required:"true"`
-	ChunkSize int    `query:"chunk_size" default:"1024" doc:"bytes, 256 to 16384"`
-	SHA256    string `query:"sha256" doc:"of the image, 64 hex digits; checked if given"`
+// releaseFile is the media type of a release file. The type alone says what a
+// body is: nothing is guessed.
+const releaseFile = "application/vnd.runnel.release"
 
-	body io.Reader
+type publishInput struct {
+	ContentType string `header:"Content-Type" doc:"application/vnd.runnel.release is a release file; anything else an unsigned image"`
+	Product     string `query:"product" doc:"name or vendor/name; an image needs it, a release file says it"`
+	Version     string `query:"version" doc:"the same"`
+	ChunkSize   int    `query:"chunk_size" default:"1024" doc:"bytes, 256 to 16384; of an image"`
+	SHA256      string `query:"sha256" doc:"of the image, 64 hex digits; checked if given"`
+
+	signed bool
+	body   io.Reader
+	size   int64 // bytes, 0: not known
 }
 
 // Resolve keeps the body for the handler, which streams it: huma would hold all
 // of it in memory. The server's time-outs are for small bodies.
-func (in *publishInput) Resolve(ctx huma.Context) []error {
+func (in *publishInput) Resolve(ctx huma.Context) (errs []error) {
+	kind, _, err := mime.ParseMediaType(in.ContentType)
+	in.signed = err == nil && kind == releaseFile
+	for name, value := range map[string]string{"product": in.Product, "version": in.Version, "sha256": in.SHA256} {
+		where := "query." + name
+		switch {
+		case in.signed && value != "":
+			errs = append(errs, &huma.ErrorDetail{Message: "a release file says it itself", Location: where})
+		case !in.signed && value == "" && name != "sha256":
+			errs = append(errs, &huma.ErrorDetail{Message: "required query parameter is missing", Location: where})
+		}
+	}
 	r, w := humago.Unwrap(ctx)
 	c := http.NewResponseController(w)
 	_ = c.SetReadDeadline(time.Now().Add(uploadTimeout))
 	_ = c.SetWriteDeadline(time.Now().Add(uploadTimeout + time.Minute))
-	in.body = r.Body
-	return nil
+	in.body, in.size = r.Body, max(r.ContentLength, 0)
+	return errs
 }
 
 // bounded ends with CodeTooLarge behind left bytes.
@@ -75,7 +105,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 	}
 	n, err := b.r.Read(p)
 	if int64(n) > b.left {
-		return int(b.left), fleet.Errorf(fleet.CodeTooLarge, "the image is larger than the server takes")
+		return int(b.left), fleet.Errorf(fleet.CodeTooLarge, "the body is larger than the server takes")
 	}
 	b.left -= int64(n)
 	if err != nil && err != io.EOF {
@@ -96,18 +126,34 @@ type idInput struct {
 	ID int64 `path:"id" doc:"the release's"`
 }
 
-func (s *server) releases() {
-	publish := op("publish-release", "POST", "/releases", "Publish an image: its raw bytes are the body", status(http.StatusCreated),
-		func(o *huma.Operation) {
-			o.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
-				"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}}}}
-			o.Errors = append(o.Errors, 409, 413, 507)
-		})
-	type out struct {
-		Status int
-		Body   Published
+type publishOutput struct {
+	Status int
+	Body   Published
+}
+
+func published(r fleet.Release, created bool, warning string) *publishOutput {
+	o := &publishOutput{Status: http.StatusCreated, Body: Published{releaseOf(r), created, warning}}
+	if !created {
+		o.Status = http.StatusOK
 	}
-	huma.Register(s.api, publish, func(ctx context.Context, in *publishInput) (*out, error) {
+	return o
+}
+
+func (s *server) releases() {
+	publish := op("publish-release", "POST", "/releases", "Publish a release file, or an unsigned image: its raw bytes are the body", status(http.StatusCreated),
+		func(o *huma.Operation) {
+			binary := &huma.MediaType{Schema: &huma.Schema{Type: "string", Format: "binary"}}
+			o.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/octet-stream": binary, releaseFile: binary}}
+			o.Errors = append(o.Errors, 403, 409, 413, 422, 507)
+		})
+	huma.Register(s.api, publish, func(ctx context.Context, in *publishInput) (*publishOutput, error) {
+		if in.signed {
+			r, created, err := s.Publisher.PublishRelease(ctx, &bounded{in.body, s.MaxRelease}, in.size)
+			if err != nil {
+				return nil, s.fail(ctx, err)
+			}
+			return published(r, created, ""), nil
+		}
 		var digest *fleet.Digest
 		if in.SHA256 != "" {
 			d, err := fleet.ParseDigest(in.SHA256)
@@ -127,11 +173,7 @@ func (s *server) releases() {
 		if err != nil {
 			return nil, s.fail(ctx, err)
 		}
-		o := &out{Status: http.StatusCreated, Body: Published{releaseOf(r), created, warning}}
-		if !created {
-			o.Status = http.StatusOK
-		}
-		return o, nil
+		return published(r, created, warning), nil
 	})
 	type listInput struct {
 		Product string `query:"product" doc:"only this product's"`
@@ -148,12 +190,12 @@ func (s *server) releases() {
 		}
 		return o, nil
 	})
-	huma.Register(s.api, op("show-release", "GET", "/releases/{id}", "One release"), func(ctx context.Context, in *idInput) (*releaseOutput, error) {
-		r, err := s.Releases.Release(ctx, in.ID)
+	huma.Register(s.api, op("show-release", "GET", "/releases/{id}", "One release, with its manifest, signers and streams"), func(ctx context.Context, in *idInput) (*detailOutput, error) {
+		d, err := s.detail(ctx, in.ID)
 		if err != nil {
 			return nil, s.fail(ctx, err)
 		}
-		return &releaseOutput{releaseOf(r)}, nil
+		return &detailOutput{d}, nil
 	})
 	huma.Register(s.api, op("withdraw-release", "POST", "/releases/{id}/withdraw", "Offer it to no device any more"), func(ctx context.Context, in *idInput) (*releaseOutput, error) {
 		r, err := s.Releases.Withdraw(ctx, in.ID, s.Now())

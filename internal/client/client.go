@@ -81,6 +81,12 @@ type Release struct {
 	Chunks      int       `json:"chunks"`
 	State       string    `json:"state"`
 	PublishedAt time.Time `json:"published_at"`
+
+	Signed          bool   `json:"signed"`
+	Epoch           uint32 `json:"epoch"`
+	Sequence        uint32 `json:"sequence"` // 0: unsigned
+	SecurityVersion uint32 `json:"security_version"`
+	ManifestDigest  string `json:"manifest_digest,omitempty"`
 }
 
 // Published answers Publish.
@@ -213,16 +219,7 @@ func (c *Client) Publish(ctx context.Context, product, version string, chunkSize
 	if sha256 != "" {
 		q.Set("sha256", sha256)
 	}
-	ctx, cancel := context.WithTimeout(ctx, uploadTimeout)
-	defer cancel()
-	var out Published
-	req, err := http.NewRequestWithContext(ctx, "POST", c.base+"/releases?"+q.Encode(), io.NopCloser(image))
-	if err != nil {
-		return out, err
-	}
-	req.ContentLength = size
-	req.Header.Set("Content-Type", "application/octet-stream")
-	return out, c.do(req, &out)
+	return c.upload(ctx, "/releases?"+q.Encode(), "application/octet-stream", image, size)
 }
 
 // get is a GET with a query whose empty members are left away.

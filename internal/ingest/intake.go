@@ -11,6 +11,7 @@ import (
 
 	"github.com/runnel-fota/runnel/core/esp32"
 	"github.com/runnel-fota/runnel/internal/fleet"
+	"github.com/runnel-fota/runnel/release"
 )
 
 // The app descriptor, esp_app_desc_t: where it stands in a file, its magic word
@@ -146,6 +147,9 @@ func (in *intake) bad(err error) error {
 	hint := "build it again, or copy it again"
 	if errors.Is(err, esp32.ErrMagic) {
 		hint = "this is no app image of an ESP chip"
+		if release.IsFile(in.head[:]) {
+			hint = "this is a release file: publish it as one, without product and version"
+		}
 	}
 	return &fleet.Error{Code: fleet.CodeInvalid, Message: fmt.Sprintf("bad image: %v, at byte %d (0x%X)", err, in.check.Offset(), in.check.Offset()), Hint: hint}
 }

@@ -1,0 +1,175 @@
+package adminapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/runnel-fota/runnel/core/manifest"
+	"github.com/runnel-fota/runnel/internal/fleet"
+	"github.com/runnel-fota/runnel/release"
+)
+
+// Manifest is what a release's manifest says, field by field (docs/format/manifest.md).
+type Manifest struct {
+	Product         string     `json:"product"`
+	Hardware        []string   `json:"hardware" doc:"as text where it is text, else hex digits"`
+	Version         string     `json:"version"`
+	Epoch           uint32     `json:"epoch"`
+	Sequence        uint32     `json:"sequence"`
+	SecurityVersion uint32     `json:"security_version"`
+	Component       string     `json:"component"`
+	Format          string     `json:"format" enum:"esp,raw"`
+	Chip            *uint16    `json:"chip,omitempty" doc:"chip id of the image header; format esp only"`
+	ImageDigest     string     `json:"image_digest"`
+	ImageSize       uint32     `json:"image_size" doc:"bytes"`
+	Slot            *uint8     `json:"slot,omitempty" doc:"absent: any"`
+	Address         *uint32    `json:"address,omitempty" doc:"absent: any"`
+	ConfirmContact  bool       `json:"confirm_contact" doc:"the image wants an answer of the server before it is confirmed"`
+	ConfirmSeconds  uint32     `json:"confirm_seconds" doc:"how long a trial may take"`
+	SignedAt        *time.Time `json:"signed_at,omitempty" doc:"says the signer, and decides nothing"`
+}
+
+// Signer is who signed a manifest.
+type Signer struct {
+	Key    string `json:"key" doc:"the key's name: 16 hex digits"`
+	Listed bool   `json:"listed" doc:"the newest key list lets it release for this product; false: it was revoked, or never could"`
+}
+
+// Stream is a stream of a release.
+type Stream struct {
+	Kind   string `json:"kind" doc:"raw, compressed or patch"`
+	Chunk  uint32 `json:"chunk" doc:"bytes"`
+	Length int64  `json:"length" doc:"of the file, bytes"`
+	Root   string `json:"root" doc:"hash of record 0"`
+	Digest string `json:"digest" doc:"SHA-256 of the file: its name below /r1/streams/"`
+	Base   string `json:"base,omitempty" doc:"of a patch: SHA-256 of the image that it starts from"`
+}
+
+// Detail is a release with what was signed.
+type Detail struct {
+	Release
+	Hardware string    `json:"hardware,omitempty" doc:"for people"`
+	Manifest *Manifest `json:"manifest,omitempty" doc:"absent: unsigned"`
+	Signers  []Signer  `json:"signers"`
+	Streams  []Stream  `json:"streams"`
+}
+
+type detailOutput struct{ Body Detail }
+
+func (s *server) detail(ctx context.Context, id int64) (d Detail, err error) {
+	r, err := s.Releases.Release(ctx, id)
+	if err != nil {
+		return d, err
+	}
+	d = Detail{Release: releaseOf(r), Hardware: r.Hardware, Signers: []Signer{}, Streams: []Stream{}}
+	if !r.Signed() {
+		return d, nil
+	}
+	m, err := s.Signed.Manifest(ctx, r.ManifestDigest)
+	if err != nil {
+		return d, err
+	}
+	streams, err := s.Signed.Streams(ctx, r.ID)
+	if err != nil {
+		return d, err
+	}
+	list, err := s.keyList(ctx)
+	if err != nil {
+		return d, err
+	}
+	if err := d.signed(m.Envelope, list); err != nil {
+		return d, &fleet.Error{Code: fleet.CodeInternal, Message: "the stored manifest is damaged", Err: err}
+	}
+	for _, m := range streams {
+		o := Stream{Kind: m.Kind, Chunk: m.Chunk, Length: m.Length, Root: m.Root.String(), Digest: m.Digest.String()}
+		if o.Base, err = baseOf(m); err != nil {
+			return d, &fleet.Error{Code: fleet.CodeInternal, Message: "a stored stream sheet is damaged", Err: err}
+		}
+		d.Streams = append(d.Streams, o)
+	}
+	return d, nil
+}
+
+// keyList is the newest; nil where there is none.
+func (s *server) keyList(ctx context.Context) (*release.KeyList, error) {
+	l, err := s.KeyLists.NewestKeyList(ctx)
+	if fleet.CodeOf(err) == fleet.CodeNotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	e, err := release.ParseEnvelope(l.Envelope)
+	if err != nil {
+		return nil, err
+	}
+	return release.DecodeKeyList(e.Payload)
+}
+
+// signed fills in what the envelope says. Its signatures were checked when it was
+// taken in; here the newest list says what they are worth today.
+func (d *Detail) signed(envelope []byte, list *release.KeyList) error {
+	e, err := release.ParseEnvelope(envelope)
+	if err != nil {
+		return err
+	}
+	m, err := release.DecodeManifest(e.Payload)
+	if err != nil {
+		return err
+	}
+	d.Manifest = manifestOf(m)
+	for i := range e.N {
+		id := e.Sigs[i].KeyID
+		s := Signer{Key: hex.EncodeToString(id)}
+		for k := 0; list != nil && k < len(list.Keys); k++ {
+			key := &list.Keys[k]
+			if kid := release.KeyID(key.Public); bytes.Equal(kid[:], id) {
+				s.Listed = key.Roles&manifest.RoleRelease != 0 && key.SignsFor(m.Product)
+			}
+		}
+		d.Signers = append(d.Signers, s)
+	}
+	return nil
+}
+
+func manifestOf(m *release.Manifest) *Manifest {
+	im := &m.Image
+	o := &Manifest{Product: m.Product, Version: m.Version, Epoch: m.Epoch, Sequence: m.Sequence, SecurityVersion: m.SecurityVersion,
+		Component: im.Component, Format: "raw", ImageDigest: im.Digest.String(), ImageSize: im.Size, Slot: im.Slot, Address: im.Address,
+		ConfirmContact: m.Confirm.Contact, ConfirmSeconds: m.Confirm.Seconds}
+	if im.Format == manifest.FormatESP {
+		o.Format, o.Chip = "esp", &im.Chip
+	}
+	for _, h := range m.Hardware {
+		text := string(h)
+		if fleet.CleanText(text, len(text)) != text {
+			text = fmt.Sprintf("%x", h)
+		}
+		o.Hardware = append(o.Hardware, text)
+	}
+	// A year of four digits: what is behind it has no form in JSON.
+	if s := m.SignedAt; s > 0 && s < 1<<37 {
+		t := time.Unix(int64(s), 0).UTC()
+		o.SignedAt = &t
+	}
+	return o
+}
+
+// baseOf is the image that a patch starts from.
+func baseOf(m fleet.Stream) (string, error) {
+	if m.Kind != fleet.StreamPatch {
+		return "", nil
+	}
+	e, err := release.ParseEnvelope(m.Sheet)
+	if err != nil {
+		return "", err
+	}
+	s, err := release.DecodeSheet(e.Payload)
+	if err != nil {
+		return "", err
+	}
+	return s.BaseDigest.String(), nil
+}
