@@ -181,6 +181,7 @@ func (r *run) start(ctx context.Context, bt Boot) (boot.ResetReason, error) {
 	if r.otad, err = esp32.NewOTAData(od, bt.Running, uint8(len(slots))); err != nil {
 		return 0, fmt.Errorf("this board can't be updated: %w", err)
 	}
+	r.otad.SetRoom(c.Buffer) // which holds nothing while a boot record is written
 	c.Boot = &r.otad
 	if c.Journal, err = b.area(&t, esp32.TypeRunnel, esp32.SubtypeJournal); err != nil {
 		return 0, err
