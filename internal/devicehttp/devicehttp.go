@@ -37,8 +37,9 @@ var ErrTooLong = errors.New("devicehttp: answer too long")
 
 // Client speaks to one server.
 type Client struct {
-	base *url.URL
-	http *http.Client
+	base    *url.URL
+	http    *http.Client
+	traffic traffic
 	// Timeout bounds the wait for the head of an answer, and for each piece of its
 	// body; 0 takes 30 s.
 	Timeout time.Duration
@@ -53,7 +54,8 @@ func New(base string) (*Client, error) {
 	c := &Client{base: u}
 	c.http = &http.Client{
 		Transport: &http.Transport{
-			Proxy: http.ProxyFromEnvironment,
+			Proxy:       http.ProxyFromEnvironment,
+			DialContext: c.traffic.dial,
 			// A device decodes nothing: what comes is what was sent.
 			DisableCompression:     true,
 			MaxIdleConnsPerHost:    1,
