@@ -221,15 +221,19 @@ func (r *Response) Read(buf []byte) (n int, eof bool, err error) {
 }
 
 // Close ends the answer. What is left of a short body is read, so that the
-// connection serves the next request; a long one is cut.
+// connection serves the next request; of a long one nothing is, and its connection
+// ends: a device that turns away from a stream does not fetch the rest of it.
 func (r *Response) Close() error {
+	defer r.cancel()
+	if r.left > maxBody {
+		r.cancel()
+		return r.body.Close()
+	}
 	r.idle.Reset(r.wait)
-	_, err := io.CopyN(io.Discard, r.body, min(max(r.left, 0), maxBody))
+	_, err := io.CopyN(io.Discard, r.body, max(r.left, 0))
 	r.idle.Stop()
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
-	err = errors.Join(err, r.body.Close())
-	r.cancel()
-	return err
+	return errors.Join(err, r.body.Close())
 }

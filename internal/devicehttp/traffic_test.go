@@ -73,3 +73,32 @@ func TestTrafficIsWhatTheOtherEndSaw(t *testing.T) {
 		t.Errorf("sent %d and received %d bytes: headers or bodies are missing", sent, received)
 	}
 }
+
+// A device that turns away from a long stream does not fetch the rest of it.
+func TestCloseLeavesALongBody(t *testing.T) {
+	const size = 4 << 20
+	c := start(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Range", "bytes 0-4194303/4194304")
+		w.Header().Set("Content-Length", "4194304")
+		w.WriteHeader(http.StatusPartialContent)
+		io.Copy(w, io.LimitReader(endless{}, size)) // it ends early: that is the test
+	})
+	r, err := c.Do(t.Context(), &device.Request{Method: "GET", Target: []byte("/s"), Ranged: true, To: size - 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, _, err := r.Read(make([]byte, 1024)); n == 0 || err != nil {
+		t.Fatal(n, err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	// What the transport had read ahead is counted: its buffer, not the stream.
+	if _, received := c.Traffic(); received > maxBody {
+		t.Errorf("%d bytes were fetched for 1,024", received)
+	}
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
