@@ -50,7 +50,6 @@ type KeyList struct {
 	Roots      []Key        `json:"roots"`
 	Keys       []Key        `json:"keys"`
 	Products   []KeyProduct `json:"products"`
-	ThrowAway  bool         `json:"throw_away,omitempty"` // a demo's keys: refused everywhere else
 }
 
 // Key of a list.
@@ -268,7 +267,7 @@ func StreamFile(ctx context.Context, file io.Reader, length int64, of *Signed, p
 
 // ViewKeyList names the fields of a key list.
 func ViewKeyList(l *release.KeyList) *KeyList {
-	v := &KeyList{Version: l.Version, Generation: l.Generation, M: l.M, Roots: []Key{}, Keys: []Key{}, Products: []KeyProduct{}, ThrowAway: l.ThrowAway}
+	v := &KeyList{Version: l.Version, Generation: l.Generation, M: l.M, Roots: []Key{}, Keys: []Key{}, Products: []KeyProduct{}}
 	for _, r := range l.Roots {
 		v.Roots = append(v.Roots, Key{KID: release.KeyName(r), Public: hex.EncodeToString(r)})
 	}

@@ -86,13 +86,9 @@ func (s *screen) progress(w int) []string {
 	if b.Total == 0 {
 		return []string{styleDim.Render(strings.Repeat("░", w-8)) + "       -", "nothing to download"}
 	}
-	unit := b.Unit
-	if unit == "" {
-		unit = "chunk"
-	}
 	done := min(float64(b.Bytes)/float64(b.Total), 1)
 	parts := []string{
-		fmt.Sprintf("%s %s of %s", unit, Number(b.Chunk), Number(b.Chunks)),
+		fmt.Sprintf("chunk %s of %s", Number(b.Chunk), Number(b.Chunks)),
 		fmt.Sprintf("%s of %s bytes", Number(b.Bytes), Number(b.Total)),
 	}
 	if b.Rate > 0 && b.Bytes < b.Total {
@@ -108,12 +104,8 @@ func (s *screen) ram(w int) []string {
 		return nil
 	}
 	share := func(n int) float64 { return min(float64(n)/float64(b.RAMBudget), 1) }
-	parts := []string{"updater's RAM " + bar(min(ramBar, w-14), share(b.RAM), share(b.RAMPeak)),
-		fmt.Sprintf("%s of %s bytes, at most %s", Number(b.RAM), Number(b.RAMBudget), Number(b.RAMPeak))}
-	if b.Verifier > 0 {
-		parts = append(parts, fmt.Sprintf("apart: %s to check signatures", Number(b.Verifier)))
-	}
-	return flow(w, parts...)
+	return flow(w, "updater's RAM "+bar(min(ramBar, w-14), share(b.RAM), share(b.RAMPeak)),
+		fmt.Sprintf("%s of %s bytes, at most %s", Number(b.RAM), Number(b.RAMBudget), Number(b.RAMPeak)))
 }
 
 // bar is n cells: solid up to full, shaded up to peak.

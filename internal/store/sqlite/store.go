@@ -52,6 +52,8 @@ type Options struct {
 	Path   string   // of the file; made, mode 0600, where there is none
 	Secret [32]byte // seals keys; the same for ever for one file
 	Random io.Reader
+
+	params []string // of the driver, on every connection: for tests
 }
 
 // Store is an open database. Its methods may be called concurrently.
@@ -102,11 +104,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if s.seal, err = newSealer(o.Secret, o.Random); err != nil {
 		return nil, err
 	}
-	if s.db, err = sql.Open("sqlite", dsn(o.Path, "_txlock=immediate")); err != nil {
+	if s.db, err = sql.Open("sqlite", dsn(o.Path, append([]string{"_txlock=immediate"}, o.params...)...)); err != nil {
 		return nil, err
 	}
 	s.db.SetMaxOpenConns(1)
-	if err := s.open(ctx, o.Path, size); err != nil {
+	if err := s.open(ctx, o, size); err != nil {
 		s.Close()
 		if !errors.Is(err, context.Canceled) && fleet.CodeOf(err) == fleet.CodeInternal {
 			err = openError(o.Path, err)
@@ -116,7 +118,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
-func (s *Store) open(ctx context.Context, path string, size int64) error {
+func (s *Store) open(ctx context.Context, o Options, size int64) error {
+	path := o.Path
 	if err := s.identify(ctx, path); err != nil {
 		return err
 	}
@@ -132,7 +135,7 @@ func (s *Store) open(ctx context.Context, path string, size int64) error {
 	if s.w, err = newWriter(ctx, s.db); err != nil {
 		return err
 	}
-	db, err := sql.Open("sqlite", dsn(path, "_pragma=query_only(1)"))
+	db, err := sql.Open("sqlite", dsn(path, append([]string{"_pragma=query_only(1)"}, o.params...)...))
 	if err != nil {
 		return err
 	}
