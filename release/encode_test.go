@@ -2,6 +2,7 @@ package release
 
 import (
 	"bytes"
+	"errors"
 	"reflect"
 	"slices"
 	"testing"
@@ -165,4 +166,45 @@ func FuzzFile(f *testing.F) {
 			t.Fatal("taken without a manifest")
 		}
 	})
+}
+
+// TestThrowAway: the mark is a note. Devices read over it, and who was not told to
+// take such lists does not.
+func TestThrowAway(t *testing.T) {
+	l := testList()
+	plain, err := l.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.ThrowAway = true
+	p, err := l.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := DecodeKeyList(p)
+	if err != nil || !reflect.DeepEqual(back, l) {
+		t.Errorf("%v, %+v", err, back)
+	}
+	// Anything but true under the key is somebody else's note.
+	for _, value := range [][]byte{{0xF4}, {0x01}, {0x81, 0xF5}, {0xA1, 0x20, 0xF5}} {
+		note := append(append([]byte{plain[0] + 1}, plain[1:]...), append([]byte{0x20}, value...)...)
+		if back, err := DecodeKeyList(note); err != nil || back.ThrowAway {
+			t.Errorf("note %x: %v, %+v", value, err, back)
+		}
+	}
+	env := sealed(t, manifest.KindKeys, l, "root")
+	roots := mustRoots(t, 1, "root")
+	if _, err := roots.Accept(env); !errors.Is(err, ErrThrowAway) {
+		t.Errorf("a demo's list is taken: %v", err)
+	}
+	roots.ThrowAway = true
+	demo, err := roots.Accept(env)
+	if err != nil || !demo.ThrowAway {
+		t.Fatalf("the demo itself: %v", err)
+	}
+	// The device's own code, with the same roots, skips the note.
+	var dev manifest.KeyList
+	if e := dev.Parse(p); e != 0 || dev.NKeys != 3 {
+		t.Errorf("the device's reader: %v", e)
+	}
 }

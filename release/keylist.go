@@ -17,6 +17,9 @@ type KeyList struct {
 	Roots               []ed25519.PublicKey
 	Keys                []Key
 	Products            []Product
+	// ThrowAway: its keys were made for one run of a demo. A device passes over the
+	// mark; Trust.Accept takes such a list only where Trust.ThrowAway says so.
+	ThrowAway bool
 }
 
 // Key is one that may sign.
@@ -37,7 +40,11 @@ type Product struct {
 func (l *KeyList) Encode() ([]byte, error) {
 	var w cbor.Writer
 	w.Begin(make([]byte, 32<<10))
-	w.Map(6)
+	n := 6
+	if l.ThrowAway {
+		n++
+	}
+	w.Map(n)
 	w.Key(0)
 	w.Uint(uint64(l.Version))
 	w.Key(1)
@@ -82,6 +89,10 @@ func (l *KeyList) Encode() ([]byte, error) {
 		w.Key(3)
 		w.Uint(uint64(p.Floor))
 	}
+	if l.ThrowAway {
+		w.Key(noteThrowAway)
+		w.Bool(true)
+	}
 	p, err := payload("key list", &w)
 	if err != nil {
 		return nil, err
@@ -89,6 +100,26 @@ func (l *KeyList) Encode() ([]byte, error) {
 	var check manifest.KeyList
 	e := check.Parse(p)
 	return p, refused("key list", e, check.Offset)
+}
+
+// noteThrowAway is the key of a note: devices skip it (docs/format/keylist.md).
+const noteThrowAway = -1
+
+// throwAway reads the note from a payload that was parsed without error.
+func throwAway(p []byte) bool {
+	var r cbor.Reader
+	r.Begin(p)
+	found := false
+	for n := r.Map(); n > 0 && r.Err() == 0; n-- {
+		// Anything but true under this key is somebody else's note.
+		if k, at := r.Key(), r.Pos(); k == noteThrowAway {
+			r.Skip()
+			found = bytes.Equal(r.Raw(at), []byte{0xF5})
+			continue
+		}
+		r.Skip()
+	}
+	return found && r.Err() == 0
 }
 
 func writeKey(w *cbor.Writer, public ed25519.PublicKey) {
@@ -117,7 +148,7 @@ func DecodeKeyList(p []byte) (*KeyList, error) {
 	if err := v.Parse(p); err != 0 {
 		return nil, refused("key list", err, v.Offset)
 	}
-	l := &KeyList{Version: v.Version, Generation: v.Generation, M: int(v.M)}
+	l := &KeyList{Version: v.Version, Generation: v.Generation, M: int(v.M), ThrowAway: throwAway(p)}
 	var k manifest.Key
 	roots := v.Roots()
 	for roots.Next(&k) {

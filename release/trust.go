@@ -21,6 +21,9 @@ type Trust struct {
 	// List and Envelope are the accepted list, nil with roots only.
 	List     *KeyList
 	Envelope []byte
+	// ThrowAway: lists with the mark of a demo's keys are taken. Whoever sets it knows
+	// that what they sign is worth nothing.
+	ThrowAway bool
 
 	payload []byte // of the list
 }
@@ -119,7 +122,10 @@ func (t *Trust) Accept(envelope []byte) (*Trust, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Trust{Version: list.Version, Generation: list.Generation, M: list.M, Roots: list.Roots,
+	if list.ThrowAway && !t.ThrowAway {
+		return nil, ErrThrowAway
+	}
+	return &Trust{ThrowAway: t.ThrowAway, Version: list.Version, Generation: list.Generation, M: list.M, Roots: list.Roots,
 		List: list, Envelope: bytes.Clone(envelope), payload: e.Payload}, nil
 }
 
@@ -147,6 +153,9 @@ func (t *Trust) held(e *manifest.Envelope) (memory, error) {
 	}
 	return t.baked(g), nil
 }
+
+// ErrThrowAway: the keys of a demo were readable by everybody and signed anything.
+var ErrThrowAway = errors.New("this key list is a demo's: its keys were made to be thrown away, and nothing that they sign counts")
 
 func (t *Trust) listRefused(e manifest.Error, l *manifest.KeyList) error {
 	switch e {

@@ -28,21 +28,39 @@ type boardEvent struct {
 	RAM       int     `json:"ram_bytes,omitempty"` // in use now
 	RAMPeak   int     `json:"ram_peak,omitempty"`  // the most since the start of the command
 	RAMBudget int     `json:"ram_budget,omitempty"`
+	Verifier  int     `json:"verifier_bytes,omitempty"` // of a signature check, apart from the RAM
+	record    bool    // for people: what Chunk counts are records
 	Reason    string  `json:"reason,omitempty"`
 	Text      string  `json:"text,omitempty"`
 }
 
-// ramBeside is what the updater may use beside its chunk buffer, in bytes.
-const ramBeside = 2048
+// Budgets of the updater's RAM in bytes: what it may use beside its chunk buffer,
+// and on the native wire, where the buffer also takes an envelope and behind a chunk
+// its hash, at the chunk sizes that the budget was set for.
+const (
+	ramBeside       = 2048
+	ramNativeSmall  = 3072 // chunks of up to 1,024
+	ramBesideNative = 2560 // with 4,096: 6,656
+)
+
+func ramBudget(kind board.Kind, chunkBuffer int) int {
+	switch {
+	case kind == board.V1:
+		return chunkBuffer + ramBeside
+	case chunkBuffer <= 1024:
+		return ramNativeSmall
+	}
+	return chunkBuffer + ramBesideNative
+}
 
 // ramMeter measures the updater's RAM: the size of its parts on this machine, and
 // the bytes of a chunk that it has in hand, looked at between its steps. The chunk
 // buffer is reserved all the time; the figure says how much of it holds a chunk.
 type ramMeter struct{ resident, inHand, peak, budget int }
 
-func newRAMMeter(chunkBuffer, slots int) ramMeter {
-	resident := board.WorkingSet(board.V1, chunkBuffer, slots) - chunkBuffer
-	return ramMeter{resident: resident, peak: resident, budget: chunkBuffer + ramBeside}
+func newRAMMeter(kind board.Kind, chunkBuffer, slots int) ramMeter {
+	resident := board.WorkingSet(kind, chunkBuffer, slots) - chunkBuffer
+	return ramMeter{resident: resident, peak: resident, budget: ramBudget(kind, chunkBuffer)}
 }
 
 func (m *ramMeter) sample(inHand uint32) {
@@ -94,6 +112,7 @@ func (m *rateMeter) add(now time.Time, bytes uint32) float64 {
 type boardLog struct {
 	w       io.Writer
 	asJSON  bool
+	kind    board.Kind
 	start   time.Time
 	up      *device.Updater
 	ram     ramMeter
@@ -106,18 +125,25 @@ type boardLog struct {
 	live    *live          // nil: lines go to w
 	bar     *term.Progress // nil: none
 	trouble func() string  // why the server could not be reached; may be nil
+	// verifier is the state of a signature check in bytes, stated apart; 0: it makes none.
+	verifier int
 }
 
-func newBoardLog(w io.Writer, asJSON bool, chunkBuffer, slots int) *boardLog {
-	return &boardLog{w: w, asJSON: asJSON, start: time.Now(), ram: newRAMMeter(chunkBuffer, slots)}
+func newBoardLog(w io.Writer, asJSON bool, kind board.Kind, chunkBuffer, slots int) *boardLog {
+	return &boardLog{w: w, asJSON: asJSON, kind: kind, start: time.Now(), ram: newRAMMeter(kind, chunkBuffer, slots)}
+}
+
+// booted is called at each start of the chip: also of one whose image crashes.
+func (l *boardLog) booted(r boot.ResetReason, b board.Boot) {
+	l.emit(boardEvent{Event: "reset", Text: r.String()})
+	for _, s := range b.Steps {
+		l.emit(boardEvent{Event: "bootloader", Text: s})
+	}
 }
 
 // started is called at each start of the updater.
 func (l *boardLog) started(u *device.Updater, b board.Boot) {
 	l.up = u
-	for _, s := range b.Steps {
-		l.emit(boardEvent{Event: "bootloader", Text: s})
-	}
 	l.emit(boardEvent{Event: "running", Slot: slotName(b.Running), RAM: l.ram.used(), RAMPeak: l.ram.peak, RAMBudget: l.ram.budget})
 }
 
@@ -136,6 +162,9 @@ func (l *boardLog) step() {
 // show hands the view a look.
 func (l *boardLog) show(st device.Status, force bool) {
 	b := term.Board{Doing: l.doing(st), RAM: l.ram.used(), RAMPeak: l.ram.peak, RAMBudget: l.ram.budget}
+	if l.kind == board.NativeWire {
+		b.Unit, b.Verifier = "record", l.verifier
+	}
 	if st.Size > 0 && st.ChunkSize > 0 {
 		b.Bytes, b.Total = st.Written, st.Size
 		if l.state == "" { // while the server is away, nothing is known of the time left
@@ -197,6 +226,7 @@ var eventNames = map[device.EventKind]string{
 	device.EventVerifying: "verifying", device.EventVerified: "verified", device.EventStaged: "staged", device.EventTrial: "trial",
 	device.EventConfirmed: "confirmed", device.EventReverting: "reverting", device.EventFailed: "failed",
 	device.EventUpToDate: "up_to_date", device.EventUnreachable: "unreachable", device.EventReported: "reported",
+	device.EventKeyList: "key_list",
 }
 
 // event is what the updater says. Chunks are told at each tenth; as JSON, all.
@@ -209,6 +239,8 @@ func (l *boardLog) event(e device.Event) {
 			return
 		}
 		out.Slot, out.Text = "", l.up.Verdict().String()
+	case device.EventKeyList:
+		out.Slot, out.Text = "", "a newer one, signed by the roots that the board holds"
 	case device.EventUnreachable:
 		out.Slot = ""
 		if l.trouble != nil {
@@ -235,7 +267,7 @@ func (l *boardLog) event(e device.Event) {
 		}
 		l.lastPct = at
 		out.Bytes, out.Total, out.Rate = e.Bytes, st.Size, l.last
-		out.Chunk, out.Chunks = chunks(e.Bytes, st.ChunkSize), chunks(st.Size, st.ChunkSize)
+		out.Chunk, out.Chunks, out.record = chunks(e.Bytes, st.ChunkSize), chunks(st.Size, st.ChunkSize), l.kind == board.NativeWire
 		out.RAM, out.RAMPeak, out.RAMBudget = l.ram.used(), l.ram.peak, l.ram.budget
 	}
 	l.emit(out)
@@ -297,7 +329,7 @@ func (e *boardEvent) details() string {
 		add("version %s", e.Version)
 	}
 	if e.Chunks > 0 {
-		add("chunk %s of %s,", term.Number(e.Chunk), term.Number(e.Chunks))
+		add("%s %s of %s,", yes(e.record, "record", "chunk"), term.Number(e.Chunk), term.Number(e.Chunks))
 	}
 	if e.Total > 0 {
 		add("%s of %s bytes", term.Number(e.Bytes), term.Number(e.Total))

@@ -44,7 +44,7 @@ func TestRateMeter(t *testing.T) {
 }
 
 func TestRAMMeter(t *testing.T) {
-	m := newRAMMeter(1024, 2)
+	m := newRAMMeter(board.V1, 1024, 2)
 	if m.resident+1024 != board.WorkingSet(board.V1, 1024, 2) || m.budget != 3072 {
 		t.Errorf("%d bytes without a chunk, budget %d", m.resident, m.budget)
 	}
@@ -53,7 +53,7 @@ func TestRAMMeter(t *testing.T) {
 	if m.used() != m.resident || m.peak != m.resident+1024 {
 		t.Errorf("%d in use, at most %d, after a chunk went to flash; without one it is %d", m.used(), m.peak, m.resident)
 	}
-	if big := newRAMMeter(16384, 2); big.budget != 16384+ramBeside {
+	if big := newRAMMeter(board.V1, 16384, 2); big.budget != 16384+ramBeside {
 		t.Errorf("a budget of %d with a chunk buffer of 16384", big.budget)
 	}
 }
@@ -61,7 +61,7 @@ func TestRAMMeter(t *testing.T) {
 // What a board says over and over is said once; what a server named moves no cursor.
 func TestBoardLogLines(t *testing.T) {
 	var out bytes.Buffer
-	l := newBoardLog(&out, false, 1024, 2)
+	l := newBoardLog(&out, false, board.V1, 1024, 2)
 	for range 3 {
 		l.emit(boardEvent{Event: "up_to_date", Slot: "ota_0"})
 	}
@@ -78,7 +78,7 @@ func TestBoardLogLines(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	out.Reset()
-	l = newBoardLog(&out, true, 1024, 2)
+	l = newBoardLog(&out, true, board.V1, 1024, 2)
 	for range 2 {
 		l.emit(boardEvent{Event: "up_to_date"})
 	}

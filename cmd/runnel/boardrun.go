@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/url"
@@ -15,7 +14,6 @@ import (
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/device"
 	"github.com/runnel-fota/runnel/core/esp32"
-	v1 "github.com/runnel-fota/runnel/core/wire/v1"
 	"github.com/runnel-fota/runnel/internal/devicehttp"
 	"github.com/runnel-fota/runnel/sim/board"
 	"github.com/runnel-fota/runnel/sim/nor"
@@ -23,11 +21,11 @@ import (
 
 // boardRun are the flags of board run.
 type boardRun struct {
-	flashFile, server, id, reset            string
-	psk                                     keyFlags
-	noRollback, silent, asJSON, plain, once bool
-	poll                                    time.Duration
-	chunkBuffer                             int
+	boardWire
+	flashFile, server, id, reset    string
+	noRollback, asJSON, plain, once bool
+	poll                            time.Duration
+	chunkBuffer                     int
 }
 
 func newBoardRunCmd() *cobra.Command {
@@ -41,10 +39,18 @@ work is the updater. Ctrl-C is a power cut: run it again and it resumes.
 On a terminal a live view is drawn; q, as ctrl-C, pulls the plug. With --plain, and
 into a pipe, one line an event; with --json one JSON object an event: t (seconds),
 event, slot, version, bytes, total, chunk, chunks, bytes_per_second, ram_bytes (in
-use now), ram_peak, ram_budget, reason, text; empty members are left away.`,
-		Example: `  runnel board run --flash board.bin --server http://127.0.0.1:8080 --id pump-7 --psk-file key.hex
-  runnel board run --flash board.bin --id pump-7 --psk-file key.hex --once --json
-  runnel board run --flash board.bin --id pump-7 --psk-file key.hex --reset brown-out --plain`,
+use now), ram_peak, ram_budget, verifier_bytes (of a signature check, apart), reason,
+text; empty members are left away.
+
+A board speaks one wire. With --key-file it is the native one: it takes releases that
+are signed by keys that the roots stand for, of its own product and hardware. --root
+names the roots that are built into a device, generation and m with them; what it
+learns later lies in its flash and overrules them. With --psk it is the original chunk
+protocol, v1, which checks no signatures.`,
+		Example: `  runnel board run --flash board.bin --id pump-7 --key-file pump-7.key --product acme/pump --root keys/root.pub
+  runnel board run --flash board.bin --id pump-7 --key-file pump-7.key --product acme/pump --root keys/root.pub --once --json
+  runnel board run --flash board.bin --server http://127.0.0.1:8080 --id old-7 --psk-file old-7.key
+  runnel board run --flash board.bin --id old-7 --psk-file old-7.key --reset brown-out --plain`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
 	}
@@ -52,12 +58,11 @@ use now), ram_peak, ram_budget, reason, text; empty members are left away.`,
 	f.StringVar(&o.flashFile, "flash", "", "the board's flash `file`")
 	f.StringVar(&o.server, "server", "", "the server's `URL` (or RUNNEL_SERVER)")
 	f.StringVar(&o.id, "id", "board", "the device's `id`")
-	o.psk.flags(cmd)
+	o.boardWire.flags(cmd)
 	f.StringVar(&o.reset, "reset", "power-on", "`why` it starts: power-on, brown-out, panic, watchdog, software, deep-sleep, external")
 	f.BoolVar(&o.noRollback, "no-rollback", false, "a bootloader built without rollback")
-	f.BoolVar(&o.silent, "silent", false, "send no Device-ID and no MAC, as old boards do")
 	f.BoolVar(&o.once, "once", false, "stop when the server has nothing more for it")
-	f.DurationVar(&o.poll, "poll", 10*time.Second, "`time` between polls")
+	f.DurationVar(&o.poll, "poll", 10*time.Second, "`time` between polls; on the native wire the shortest that a server may ask for, and, if given, the longest too")
 	f.IntVar(&o.chunkBuffer, "chunk-buffer", 1024, "`bytes`: the largest chunk size that it takes")
 	f.BoolVar(&o.asJSON, "json", false, "one JSON object an event")
 	f.BoolVar(&o.plain, "plain", false, "one line an event, no live view")
@@ -75,22 +80,18 @@ func (o *boardRun) run(cmd *cobra.Command) error {
 		return usagef("--flash is missing").withHint("%s", hint)
 	case o.server == "":
 		return usagef("--server is missing").withHint("give --server URL or set RUNNEL_SERVER, e.g. http://127.0.0.1:8080")
-	case o.chunkBuffer < device.MinChunkBuffer || o.chunkBuffer%256 != 0 || o.chunkBuffer > 16<<10:
-		return usagef("--chunk-buffer must be a multiple of 256 from %d to 16384", (device.MinChunkBuffer+255)/256*256)
 	case o.poll < time.Millisecond || o.poll > 24*time.Hour:
 		return usagef("--poll is %s, not a millisecond to a day", o.poll)
 	case !ok:
 		return usagef("--reset %s is no reset reason", o.reset).withHint("%s", hint)
 	}
-	text, err := o.psk.read(cmd)
-	if err != nil {
+	if err := o.choose(); err != nil {
 		return err
 	}
-	if text == "" {
-		return usagef("--psk or --psk-file is missing").withHint("the key that 'runnel devices add %s' was given", o.id)
+	if err := o.chunkBufferError(o.chunkBuffer); err != nil {
+		return err
 	}
-	key, err := hex.DecodeString(text)
-	if err != nil {
+	if err := o.read(o.id); err != nil {
 		return err
 	}
 	client, err := devicehttp.New(o.server)
@@ -102,9 +103,24 @@ func (o *boardRun) run(cmd *cobra.Command) error {
 	if err != nil {
 		return flashError(o.flashFile, err)
 	}
+	return errors.Join(o.start(cmd, chip, client, reason), chip.Close())
+}
+
+// start finds out what the board is, and powers it on.
+func (o *boardRun) start(cmd *cobra.Command, chip *nor.Chip, client *devicehttp.Client, reason boot.ResetReason) error {
 	b := &board.Board{Chip: chip, NoRollback: o.noRollback, ChipID: esp32.AnyChip}
-	err = o.power(cmd.Context(), cmd, b, client, key, reason)
-	return errors.Join(err, chip.Close())
+	if o.wire == "native" {
+		// A device tells its chip, and takes images for that one only.
+		var err error
+		if b.ChipID, err = runningChip(chip, o.noRollback); err != nil {
+			return hinted(fmt.Errorf("%s: %w", o.flashFile, err), "'runnel inspect %s' shows what the file holds", o.flashFile)
+		}
+	}
+	id, err := o.identity(o.id, o.poll, b.ChipID)
+	if err != nil {
+		return err
+	}
+	return o.power(cmd.Context(), cmd, b, client, id, reason)
 }
 
 // flashError says what to do about a flash file that can't be opened.
@@ -120,18 +136,14 @@ func flashError(file string, err error) error {
 	return hinted(err, "a board's flash is a file that 'runnel board new' made")
 }
 
-func (o *boardRun) power(ctx context.Context, cmd *cobra.Command, b *board.Board, client *devicehttp.Client, key []byte, reason boot.ResetReason) (err error) {
+func (o *boardRun) power(ctx context.Context, cmd *cobra.Command, b *board.Board, client *devicehttp.Client, id boardIdentity, reason boot.ResetReason) (err error) {
 	t, err := b.Table()
 	if err != nil {
 		return hinted(fmt.Errorf("%s: %w", o.flashFile, err), "'runnel inspect %s' shows what the file holds", o.flashFile)
 	}
-	log := newBoardLog(cmd.OutOrStdout(), o.asJSON, o.chunkBuffer, int(t.Slots()))
+	log := newBoardLog(cmd.OutOrStdout(), o.asJSON, id.kind, o.chunkBuffer, int(t.Slots()))
 	carry := &carrier{c: client}
 	log.trouble = carry.why
-	id := v1.Identity{ID: o.id, Signed: true, Key: key}
-	if o.silent {
-		id.ID, id.Signed = "", false
-	}
 	// A hand on the plug: the flash operation in progress, or the next, is torn.
 	ctx, unplug := context.WithCancel(ctx)
 	defer unplug()
@@ -142,11 +154,16 @@ func (o *boardRun) power(ctx context.Context, cmd *cobra.Command, b *board.Board
 			defer func() { err = errors.Join(err, log.live.view.Close()) }()
 		}
 	}
-	log.emit(boardEvent{Event: "reset", Text: reason.String()})
+	if id.about != "" {
+		if !o.macOnly {
+			log.verifier = board.VerifierBytes()
+		}
+		log.emit(boardEvent{Event: "wire", Text: id.about, Verifier: log.verifier})
+	}
 	done := false
 	err = b.Run(ctx, reason, board.App{
-		Transport: carry, Identity: id, ChunkSize: o.chunkBuffer, PollMillis: uint32(o.poll.Milliseconds()),
-		Seed: uint64(time.Now().UnixNano()), OnStart: log.started,
+		Transport: carry, Identity: id.v1, Native: id.native, ChunkSize: o.chunkBuffer, PollMillis: uint32(o.poll.Milliseconds()),
+		Seed: uint64(time.Now().UnixNano()), OnBoot: log.booted, OnStart: log.started,
 		OnEvent: func(e device.Event) {
 			log.event(e)
 			done = done || o.once && e.Kind == device.EventUpToDate
@@ -163,6 +180,12 @@ func (o *boardRun) power(ctx context.Context, cmd *cobra.Command, b *board.Board
 	if errors.Is(err, device.ErrSlots) {
 		err = hinted(fmt.Errorf("%s can't be updated: it has one app partition, and no other to write to", o.flashFile),
 			"make a board with two: 'runnel board new --table FILE'")
+	}
+	if errors.Is(err, board.ErrGap) {
+		err = hinted(fmt.Errorf("%s: %w", o.flashFile, err), "bootloader and updater would mean different slots by the same number: number them anew")
+	}
+	if errors.Is(err, device.ErrTrust) {
+		err = hinted(fmt.Errorf("%s has no state partition: a key list could not be kept", o.flashFile), "make a board with one, or give --mac-only")
 	}
 	return errors.Join(err, log.err)
 }
@@ -197,7 +220,9 @@ func (t *carrier) why() string {
 		return u.Err.Error() // without the URL: its query is of no interest
 	case t.err != nil:
 		return t.err.Error()
-	case t.status != 200:
+	case t.status == 401:
+		return "it answered 401: it does not know this device or its key"
+	case t.status != 200 && t.status != 206:
 		return fmt.Sprintf("it answered %d", t.status)
 	}
 	return "the answer broke off or makes no sense"

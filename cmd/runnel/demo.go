@@ -116,7 +116,7 @@ func (d *demo) run(ctx context.Context, images []string) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(d.dir)) }()
 	slots := board.DefaultTable()
-	d.log = newBoardLog(d.out, d.asJSON, demoChunk, int(slots.Slots()))
+	d.log = newBoardLog(d.out, d.asJSON, board.V1, demoChunk, int(slots.Slots()))
 	if !d.asJSON {
 		d.log.bar = newProgress(d.out, "          downloading  ").AtOnce()
 	}
@@ -302,10 +302,10 @@ func (d *demo) power(ctx context.Context, stop func(*device.Updater, device.Even
 	d.b.Chip = chip
 	done := false
 	var up *device.Updater
-	d.log.emit(boardEvent{Event: "reset", Text: boot.ResetPowerOn.String()})
 	err = d.b.Run(ctx, boot.ResetPowerOn, board.App{
 		Transport: d, PollMillis: 200, Seed: 1,
 		Identity: v1.Identity{ID: demoDevice, Signed: true, Key: d.key},
+		OnBoot:   d.log.booted,
 		OnStart: func(u *device.Updater, b board.Boot) {
 			up, d.running = u, b.Running
 			d.log.started(u, b)

@@ -78,6 +78,9 @@ func showSigned(t io.Writer, s *inspect.Signed) {
 	}
 	if l := s.KeyList; l != nil {
 		row("key list", "version %d, generation %d: %d of %d roots sign it", l.Version, l.Generation, l.M, len(l.Roots))
+		if l.ThrowAway {
+			row("throw-away", "its keys are a demo's: refused everywhere else")
+		}
 		for _, k := range l.Roots {
 			row("root", "%s", k.KID)
 		}

@@ -33,7 +33,7 @@ the server. What the files hold is in docs/format/keylist.md. Nothing here but
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newKeysInitCmd(), newKeysListCmd(), newKeysAddCmd(), newKeysProductCmd(), newKeysRevokeCmd(), newKeysRotateCmd(),
-		newKeysSignCmd(), newKeysExportCmd(), newKeysPublishCmd())
+		newKeysSignCmd(), newKeysExportCmd(), newKeysPublishCmd(), newKeysRehearseCmd())
 	return cmd
 }
 

@@ -106,28 +106,45 @@ func (k *keyFlags) read(cmd *cobra.Command) (string, error) {
 	case cmd.Flags().Changed("psk") && cmd.Flags().Changed("psk-file"):
 		return "", usagef("--psk and --psk-file exclude each other")
 	case cmd.Flags().Changed("psk-file"):
-		in := io.Reader(bufio.NewReader(cmd.InOrStdin()))
-		if k.file != "-" {
-			f, err := os.Open(k.file)
-			if errors.Is(err, os.ErrNotExist) {
-				return "", hinted(fmt.Errorf("key file: %w", err), "make one with 'openssl rand -hex 32 > %s'", k.file)
-			}
-			if err != nil {
-				return "", fmt.Errorf("key file: %w", err)
-			}
-			defer f.Close()
-			in = f
+		var err error
+		if text, err = readKeyText(cmd, k.file); err != nil {
+			return "", err
 		}
-		b, err := io.ReadAll(io.LimitReader(in, maxKeyFile))
-		if err != nil {
-			return "", fmt.Errorf("key file: %w", err)
-		}
-		text = strings.TrimSpace(string(b))
 	case !cmd.Flags().Changed("psk"):
 		return "", nil
 	}
-	if b, err := hex.DecodeString(text); err != nil || len(b) != 32 {
-		return "", usagef("the key is not 64 hex digits: it has %d characters", len(text)).withHint("make one with 'openssl rand -hex 32'")
+	if _, err := hexKey(text); err != nil {
+		return "", err
 	}
 	return text, nil
+}
+
+// readKeyText reads a key's digits from a file, or from standard input where it is -.
+func readKeyText(cmd *cobra.Command, file string) (string, error) {
+	in := io.Reader(bufio.NewReader(cmd.InOrStdin()))
+	if file != "-" {
+		f, err := os.Open(file)
+		if errors.Is(err, os.ErrNotExist) {
+			return "", hinted(fmt.Errorf("key file: %w", err), "make one with 'openssl rand -hex 32 > %s'", file)
+		}
+		if err != nil {
+			return "", fmt.Errorf("key file: %w", err)
+		}
+		defer f.Close()
+		in = f
+	}
+	b, err := io.ReadAll(io.LimitReader(in, maxKeyFile))
+	if err != nil {
+		return "", fmt.Errorf("key file: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+// hexKey is a key of 32 bytes from its digits.
+func hexKey(text string) ([]byte, error) {
+	b, err := hex.DecodeString(text)
+	if err != nil || len(b) != 32 {
+		return nil, usagef("the key is not 64 hex digits: it has %d characters", len(text)).withHint("make one with 'openssl rand -hex 32'")
+	}
+	return b, nil
 }

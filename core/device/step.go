@@ -114,9 +114,9 @@ func (u *Updater) Step() Need {
 	case phaseOpenJournal, phaseNote:
 		u.writeNote()
 	case phaseFetch:
-		// v1 erases before it asks for a chunk; a stream is asked for first, and comes
-		// while flash works.
-		if u.eraseDue() && u.chain == (u.io.state != ioNone) {
+		// v1 erases before it asks for a chunk; a stream is asked for first, comes while
+		// flash works, and is there: nothing is erased for one that is not.
+		if n, ok := u.w.(*Native); u.eraseDue() && (!ok && u.io.state == ioNone || ok && u.io.state != ioNone && n.headOK(u)) {
 			u.enter(phaseErase)
 			break
 		}

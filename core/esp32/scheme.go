@@ -45,6 +45,7 @@ func (e Error) Error() string {
 // I3: each goal ends after at most two records written and one wiped.
 type OTAData struct {
 	area    flash.Area
+	room    []byte // a program unit, where that is longer than a record
 	e       [2]Entry
 	next    Entry // on its way into sector
 	running boot.Slot
@@ -60,8 +61,8 @@ var _ boot.Scheme = (*OTAData)(nil)
 // and the number of ota slots.
 func NewOTAData(area flash.Area, running boot.Slot, slots uint8) (OTAData, error) {
 	g := area.Geometry()
-	if area.Size() != OTADataSize || g.EraseSize != SectorSize ||
-		g.ProgramSize == 0 || EntrySize%g.ProgramSize != 0 {
+	if area.Size() != OTADataSize || g.EraseSize != SectorSize || g.ProgramSize == 0 || g.ProgramSize > maxUnit ||
+		EntrySize%g.ProgramSize != 0 && g.ProgramSize%EntrySize != 0 {
 		return OTAData{}, ErrOTAData
 	}
 	if running != boot.Factory && uint8(running) >= slots {
@@ -70,9 +71,38 @@ func NewOTAData(area flash.Area, running boot.Slot, slots uint8) (OTAData, error
 	return OTAData{area: area, running: running, slots: slots, e: [2]Entry{BlankEntry(), BlankEntry()}}, nil
 }
 
+// maxUnit is the longest program unit in bytes: core/flash's.
+const maxUnit = 256
+
+// SetRoom lends a program unit of bytes to a chip whose unit is longer than a
+// record: what is left of it is programmed as erased. p holds nothing of worth
+// between two Steps, so that it may be the updater's own buffer.
+func (o *OTAData) SetRoom(p []byte) { o.room = p }
+
+func (o *OTAData) fits() bool {
+	unit := int(o.area.Geometry().ProgramSize)
+	return unit <= EntrySize || len(o.room) >= unit
+}
+
+// program writes next, padded to the unit.
+func (o *OTAData) program(at uint32) error {
+	unit := int(o.area.Geometry().ProgramSize)
+	if unit <= EntrySize {
+		return o.area.Program(o.next[:], at)
+	}
+	p := o.room[:unit]
+	for i := copy(p, o.next[:]); i < unit; i++ {
+		p[i] = o.area.Geometry().ErasedByte
+	}
+	return o.area.Program(p, at)
+}
+
 // Load reads both records.
 func (o *OTAData) Load() error {
 	o.step = 0
+	if !o.fits() {
+		return ErrOTAData
+	}
 	for i := range o.e {
 		if err := o.area.ReadAt(o.e[i][:], uint32(i)*SectorSize); err != nil {
 			return err
@@ -128,6 +158,9 @@ func (o *OTAData) Step(goal boot.Goal, slot boot.Slot) (done bool, err error) {
 	at := uint32(o.sector) * SectorSize
 	switch o.step {
 	case 0:
+		if !o.fits() {
+			return false, ErrOTAData // before anything is erased
+		}
 		done, err = o.plan(goal, slot)
 		if done || err != nil {
 			return done, err
@@ -136,7 +169,7 @@ func (o *OTAData) Step(goal boot.Goal, slot boot.Slot) (done bool, err error) {
 		err = o.area.Erase(at, SectorSize)
 	case 1:
 		if !o.blank {
-			err = o.area.Program(o.next[:], at)
+			err = o.program(at)
 		}
 	case 2:
 		want := o.next

@@ -443,6 +443,51 @@ func TestSchemeRefuses(t *testing.T) {
 	}
 }
 
+// TestSchemeOnLongUnits: a chip whose program unit is longer than a record gets the
+// same records, padded; without room for a unit nothing is erased.
+func TestSchemeOnLongUnits(t *testing.T) {
+	start := [2]Entry{NewEntry(1, StateValid), BlankEntry()}
+	for _, unit := range []uint32{64, 128, 256} {
+		f := &recordFlash{e: start, program: unit}
+		area, err := flash.NewArea(f, 0, OTADataSize)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := NewOTAData(area, 0, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, room := range [][]byte{nil, make([]byte, unit-1)} {
+			o.SetRoom(room)
+			if err := o.Load(); !errors.Is(err, ErrOTAData) {
+				t.Errorf("unit %d, room %d: load: %v", unit, len(room), err)
+			}
+			if _, err := o.Step(boot.GoalStage, 1); !errors.Is(err, ErrOTAData) || f.ops != 0 {
+				t.Errorf("unit %d, room %d: %v after %d operations", unit, len(room), err, f.ops)
+			}
+		}
+		o.SetRoom(make([]byte, unit))
+		if err := o.Load(); err != nil {
+			t.Fatal(err)
+		}
+		if err := runGoal(t, f, &o, boot.GoalStage, 1, nil); err != nil || f.e != [2]Entry{start[0], NewEntry(2, StateNew)} {
+			t.Errorf("unit %d: %v, records %v", unit, err, f.e)
+		}
+		for i, b := range o.room[EntrySize:] {
+			if b != 0xFF {
+				t.Fatalf("unit %d: byte %d behind the record is %#x", unit, i, b)
+			}
+		}
+	}
+	area, err := flash.NewArea(&recordFlash{program: 512}, 0, OTADataSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewOTAData(area, 0, 2); !errors.Is(err, ErrOTAData) {
+		t.Errorf("unit 512: %v", err)
+	}
+}
+
 // TestSchemeReadsBack: a chip that does not do what it says is noticed.
 func TestSchemeReadsBack(t *testing.T) {
 	start := [2]Entry{NewEntry(1, StateValid), NewEntry(2, StateValid)}

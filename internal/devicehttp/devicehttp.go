@@ -37,8 +37,9 @@ var ErrTooLong = errors.New("devicehttp: answer too long")
 
 // Client speaks to one server.
 type Client struct {
-	base *url.URL
-	http *http.Client
+	base    *url.URL
+	http    *http.Client
+	traffic traffic
 	// Timeout bounds the wait for the head of an answer, and for each piece of its
 	// body; 0 takes 30 s.
 	Timeout time.Duration
@@ -53,7 +54,8 @@ func New(base string) (*Client, error) {
 	c := &Client{base: u}
 	c.http = &http.Client{
 		Transport: &http.Transport{
-			Proxy: http.ProxyFromEnvironment,
+			Proxy:       http.ProxyFromEnvironment,
+			DialContext: c.traffic.dial,
 			// A device decodes nothing: what comes is what was sent.
 			DisableCompression:     true,
 			MaxIdleConnsPerHost:    1,
@@ -64,15 +66,25 @@ func New(base string) (*Client, error) {
 			if len(via) > maxRedirects {
 				return errors.New("too many redirects")
 			}
-			if req.URL.Host != u.Host && via[0].Header.Get("Range") == "" {
-				// The request says who the device is. One for a part of a stream does
-				// not, and what comes is proven by its hashes: a CDN may have it.
-				return errors.New("redirect to another host")
-			}
-			return nil
+			return mayFollow(req, via[0])
 		},
 	}
 	return c, nil
+}
+
+// mayFollow says where a request may be sent on to.
+func mayFollow(next, first *http.Request) error {
+	switch {
+	case first.Method != http.MethodGet:
+		return errors.New("redirect of a message") // it is for the server that the device knows
+	case first.URL.Scheme == "https" && next.URL.Scheme != "https":
+		return errors.New("redirect out of TLS")
+	case next.URL.Host != first.URL.Host && first.Header.Get("Device-ID") != "":
+		// The request says who the device is. One for a stream or an object does not,
+		// and what comes is proven by its hash: a CDN may have it.
+		return errors.New("redirect to another host")
+	}
+	return nil
 }
 
 // Close drops idle connections.
@@ -95,7 +107,7 @@ func (c *Client) Do(ctx context.Context, r *device.Request) (*Response, error) {
 		wait = defaultTimeout
 	}
 	limit := int64(maxBody)
-	if r.Ranged {
+	if r.Ranged || r.To > 0 {
 		limit = int64(r.To) - int64(r.From) + 1
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait+time.Duration(limit/slowestRate)*time.Second)
@@ -106,11 +118,7 @@ func (c *Client) Do(ctx context.Context, r *device.Request) (*Response, error) {
 		cancel()
 		return nil, err
 	}
-	out := &Response{body: resp.Body, left: limit, idle: idle, wait: wait, cancel: cancel}
-	if out.head, err = headOf(resp); err != nil {
-		return nil, errors.Join(err, out.Close())
-	}
-	return out, nil
+	return &Response{head: headOf(resp), body: resp.Body, left: limit, idle: idle, wait: wait, cancel: cancel}, nil
 }
 
 func (c *Client) send(ctx context.Context, r *device.Request) (*http.Response, error) {
@@ -149,39 +157,41 @@ func contentType(r *device.Request) string {
 	return "application/octet-stream"
 }
 
-func headOf(resp *http.Response) (device.Head, error) {
+// headOf leaves a Content-Range that can't be read, or that is not there, at 0: what
+// that means is the device's to say.
+func headOf(resp *http.Response) device.Head {
 	h := device.Head{Status: uint16(resp.StatusCode), RetryAfter: retryAfter(resp.Header.Get("Retry-After"))}
 	coding := resp.Header.Get("Content-Encoding")
 	h.Coded = coding != "" && coding != "identity"
 	if resp.StatusCode == http.StatusPartialContent {
-		var ok bool
-		if h.From, h.To, h.Total, ok = contentRange(resp.Header.Get("Content-Range")); !ok {
-			return h, fmt.Errorf("devicehttp: Content-Range %.80q is none of ours", resp.Header.Get("Content-Range"))
-		}
+		h.From, h.To, h.Total = contentRange(resp.Header.Get("Content-Range"))
 	}
-	return h, nil
+	return h
 }
 
-// contentRange reads "bytes 0-99/1000" of numbers below 2^32.
-func contentRange(s string) (from, to, total uint32, ok bool) {
+// contentRange reads "bytes 0-99/1000" of numbers below 2^32; zeros for anything else.
+func contentRange(s string) (from, to, total uint32) {
 	rest, ok := strings.CutPrefix(s, "bytes ")
 	if !ok {
-		return 0, 0, 0, false
+		return 0, 0, 0
 	}
 	span, all, ok := strings.Cut(rest, "/")
 	first, last, ok2 := strings.Cut(span, "-")
 	if !ok || !ok2 {
-		return 0, 0, 0, false
+		return 0, 0, 0
 	}
 	var n [3]uint32
 	for i, text := range []string{first, last, all} {
 		v, err := strconv.ParseUint(text, 10, 32)
 		if err != nil {
-			return 0, 0, 0, false
+			return 0, 0, 0
 		}
 		n[i] = uint32(v)
 	}
-	return n[0], n[1], n[2], n[0] <= n[1] && n[1] < n[2]
+	if n[0] > n[1] || n[1] >= n[2] {
+		return 0, 0, 0
+	}
+	return n[0], n[1], n[2]
 }
 
 // retryAfter reads seconds; a date is not worth a device's clock.
@@ -211,15 +221,19 @@ func (r *Response) Read(buf []byte) (n int, eof bool, err error) {
 }
 
 // Close ends the answer. What is left of a short body is read, so that the
-// connection serves the next request; a long one is cut.
+// connection serves the next request; of a long one nothing is, and its connection
+// ends: a device that turns away from a stream does not fetch the rest of it.
 func (r *Response) Close() error {
+	defer r.cancel()
+	if r.left > maxBody {
+		r.cancel()
+		return r.body.Close()
+	}
 	r.idle.Reset(r.wait)
-	_, err := io.CopyN(io.Discard, r.body, min(max(r.left, 0), maxBody))
+	_, err := io.CopyN(io.Discard, r.body, max(r.left, 0))
 	r.idle.Stop()
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
-	err = errors.Join(err, r.body.Close())
-	r.cancel()
-	return err
+	return errors.Join(err, r.body.Close())
 }

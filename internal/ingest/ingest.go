@@ -68,6 +68,7 @@ type Service struct {
 	stage    func(ctx context.Context, room int64) (Staged, error)
 	max      int64
 	now      func() time.Time
+	demo     bool
 
 	// publishing is held from the look at the newest key list until what was judged by it is stored.
 	publishing sync.Mutex
@@ -88,12 +89,14 @@ type Options struct {
 	Stage    func(ctx context.Context, room int64) (Staged, error)
 	MaxImage int64 // bytes; 0: DefaultMaxImage
 	Now      func() time.Time
+	// ThrowAway: key lists with the mark of a demo's keys are taken. For the demo's own server.
+	ThrowAway bool
 }
 
 // New makes a Service. All options but MaxImage are required; without Signed and
 // Stage there are images only.
 func New(o Options) *Service {
-	s := &Service{blobs: o.Blobs, releases: o.Releases, signed: o.Signed, stage: o.Stage, max: o.MaxImage, now: o.Now, pinned: map[fleet.Digest]int{}}
+	s := &Service{blobs: o.Blobs, releases: o.Releases, signed: o.Signed, stage: o.Stage, max: o.MaxImage, now: o.Now, demo: o.ThrowAway, pinned: map[fleet.Digest]int{}}
 	if s.max == 0 {
 		s.max = DefaultMaxImage
 	}

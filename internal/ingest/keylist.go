@@ -24,7 +24,10 @@ func (s *Service) trust(ctx context.Context) (*release.Trust, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := trustIn(l.Envelope)
+	t, err := s.trustIn(l.Envelope)
+	if errors.Is(err, release.ErrThrowAway) {
+		return nil, listError(err)
+	}
 	if err != nil {
 		return nil, &fleet.Error{Code: fleet.CodeInternal, Message: fmt.Sprintf("the stored key list, version %d, is damaged", l.Version), Err: err}
 	}
@@ -33,7 +36,7 @@ func (s *Service) trust(ctx context.Context) (*release.Trust, error) {
 
 // trustIn is what follows from a list that is trusted: it is signed by m of its
 // own roots, or damaged.
-func trustIn(envelope []byte) (*release.Trust, error) {
+func (s *Service) trustIn(envelope []byte) (*release.Trust, error) {
 	e, err := release.ParseEnvelope(envelope)
 	if err != nil {
 		return nil, err
@@ -46,6 +49,7 @@ func trustIn(envelope []byte) (*release.Trust, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.ThrowAway = s.demo
 	return t.Accept(envelope)
 }
 
@@ -63,7 +67,7 @@ func (s *Service) AddKeyList(ctx context.Context, envelope []byte) (l fleet.KeyL
 	}
 	var next *release.Trust
 	if first {
-		if next, err = trustIn(envelope); err != nil {
+		if next, err = s.trustIn(envelope); err != nil {
 			return fleet.KeyList{}, false, listError(err)
 		}
 	} else {
@@ -102,6 +106,9 @@ func listError(err error) error {
 	e := &fleet.Error{Code: fleet.CodeInvalid, Message: fleet.CleanText(err.Error(), maxReason), Hint: "'runnel keys list' shows what is in it and who signed"}
 	if errors.Is(err, manifest.ErrOldList) || errors.Is(err, manifest.ErrOtherList) {
 		e.Code, e.Hint = fleet.CodeConflict, "make the change on top of the newest list"
+	}
+	if errors.Is(err, release.ErrThrowAway) {
+		e.Hint = "make keys of your own: 'runnel keys init'"
 	}
 	return e
 }

@@ -128,3 +128,48 @@ func TestKeyListMeanwhile(t *testing.T) {
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// A demo's keys are taken by the demo's own server only: as the first list, as one
+// that follows, in a release file, and where a data folder is opened by another.
+func TestThrowAwayKeysAreRefused(t *testing.T) {
+	mark := func(version uint32) []byte {
+		l := releasetest.List(version, product)
+		l.ThrowAway = true
+		return releasetest.SealList(t, l)
+	}
+	refused := func(name string, err error) {
+		t.Helper()
+		if fleet.CodeOf(err) != fleet.CodeInvalid || !strings.Contains(err.Error(), "demo") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	w := newWorld(t)
+	_, _, err := w.AddKeyList(ctx, mark(1))
+	refused("the first list", err)
+	w.keeps(0, 0, 0)
+	if _, _, err := w.AddKeyList(ctx, releasetest.SealList(t, releasetest.List(1, product))); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = w.AddKeyList(ctx, mark(2))
+	refused("a list that follows", err)
+	image := build(t, "1.1", 64<<10)
+	m := releasetest.Manifest(t, product, "1.1", image)
+	_, _, err = w.push(releasetest.File(t, mark(2), m, image, nil))
+	refused("in a release file", err)
+	w.keeps(0, 0, 1)
+
+	demo := newWorld(t)
+	o := demo.options()
+	o.ThrowAway = true
+	demo.Service = New(o)
+	if _, created, err := demo.AddKeyList(ctx, mark(1)); err != nil || !created {
+		t.Fatalf("the demo's own server: %v", err)
+	}
+	file := releasetest.File(t, mark(1), m, image, nil)
+	if _, created, err := demo.push(file); err != nil || !created {
+		t.Errorf("the demo's own server: %v", err)
+	}
+	demo.Service = New(demo.options())
+	_, _, err = demo.push(file)
+	refused("another server on the demo's data", err)
+}

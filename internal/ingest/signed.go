@@ -304,6 +304,8 @@ func hintFor(err error) string {
 	switch {
 	case errors.As(err, &few) && few.Need > 1 && few.Why == "":
 		return strconv.Itoa(few.Need-few.Have) + " more must sign: 'runnel sign --add' adds a signature"
+	case errors.Is(err, release.ErrThrowAway):
+		return "make keys of your own: 'runnel keys init'"
 	case errors.Is(err, manifest.ErrThreshold):
 		return "'runnel keys list' shows who may sign for the product"
 	case errors.Is(err, manifest.ErrNoProduct):

@@ -50,6 +50,7 @@ type KeyList struct {
 	Roots      []Key        `json:"roots"`
 	Keys       []Key        `json:"keys"`
 	Products   []KeyProduct `json:"products"`
+	ThrowAway  bool         `json:"throw_away,omitempty"` // a demo's keys: refused everywhere else
 }
 
 // Key of a list.
@@ -267,7 +268,7 @@ func StreamFile(ctx context.Context, file io.Reader, length int64, of *Signed, p
 
 // ViewKeyList names the fields of a key list.
 func ViewKeyList(l *release.KeyList) *KeyList {
-	v := &KeyList{Version: l.Version, Generation: l.Generation, M: l.M, Roots: []Key{}, Keys: []Key{}, Products: []KeyProduct{}}
+	v := &KeyList{Version: l.Version, Generation: l.Generation, M: l.M, Roots: []Key{}, Keys: []Key{}, Products: []KeyProduct{}, ThrowAway: l.ThrowAway}
 	for _, r := range l.Roots {
 		v.Roots = append(v.Roots, Key{KID: release.KeyName(r), Public: hex.EncodeToString(r)})
 	}

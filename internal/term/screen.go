@@ -86,9 +86,13 @@ func (s *screen) progress(w int) []string {
 	if b.Total == 0 {
 		return []string{styleDim.Render(strings.Repeat("░", w-8)) + "       -", "nothing to download"}
 	}
+	unit := b.Unit
+	if unit == "" {
+		unit = "chunk"
+	}
 	done := min(float64(b.Bytes)/float64(b.Total), 1)
 	parts := []string{
-		fmt.Sprintf("chunk %s of %s", Number(b.Chunk), Number(b.Chunks)),
+		fmt.Sprintf("%s %s of %s", unit, Number(b.Chunk), Number(b.Chunks)),
 		fmt.Sprintf("%s of %s bytes", Number(b.Bytes), Number(b.Total)),
 	}
 	if b.Rate > 0 && b.Bytes < b.Total {
@@ -104,8 +108,12 @@ func (s *screen) ram(w int) []string {
 		return nil
 	}
 	share := func(n int) float64 { return min(float64(n)/float64(b.RAMBudget), 1) }
-	return flow(w, "updater's RAM "+bar(min(ramBar, w-14), share(b.RAM), share(b.RAMPeak)),
-		fmt.Sprintf("%s of %s bytes, at most %s", Number(b.RAM), Number(b.RAMBudget), Number(b.RAMPeak)))
+	parts := []string{"updater's RAM " + bar(min(ramBar, w-14), share(b.RAM), share(b.RAMPeak)),
+		fmt.Sprintf("%s of %s bytes, at most %s", Number(b.RAM), Number(b.RAMBudget), Number(b.RAMPeak))}
+	if b.Verifier > 0 {
+		parts = append(parts, fmt.Sprintf("apart: %s to check signatures", Number(b.Verifier)))
+	}
+	return flow(w, parts...)
 }
 
 // bar is n cells: solid up to full, shaded up to peak.

@@ -34,9 +34,11 @@ type Board struct {
 	Doing         string // in a few words
 	Bytes, Total  uint32 // in flash, of the release; Total 0: there is nothing to show
 	Chunk, Chunks uint32
+	Unit          string  // what is counted; "": chunk
 	Rate          float64 // bytes a second; 0: not known
 	// RAM is what the updater uses now, RAMPeak the most that was seen.
 	RAM, RAMPeak, RAMBudget int
+	Verifier                int    // state of a signature check, not in RAM; 0: there is none
 	Cells                   []Cell // one a sector
 	SectorBytes             uint32
 }

@@ -53,6 +53,8 @@ func sample() screen {
 func TestRender(t *testing.T) {
 	idle := sample()
 	idle.board.Total, idle.board.Doing = 0, "up to date"
+	native := sample()
+	native.board.Unit, native.board.Verifier = "record", 1152
 	slow := sample()
 	slow.board.Rate = 512
 	for _, c := range []struct {
@@ -61,7 +63,7 @@ func TestRender(t *testing.T) {
 		width, height int
 	}{
 		{"80x24", sample(), 80, 24}, {"40x24", sample(), 40, 24}, {"120x50", sample(), 120, 50}, {"200x40", sample(), 200, 40},
-		{"80x12", sample(), 80, 12}, {"20x6", sample(), 20, 6}, {"idle-80x24", idle, 80, 24}, {"slow-60x30", slow, 60, 30},
+		{"80x12", sample(), 80, 12}, {"20x6", sample(), 20, 6}, {"idle-80x24", idle, 80, 24}, {"native-80x24", native, 80, 24}, {"slow-60x30", slow, 60, 30},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			drawn := c.screen.render(c.width, c.height)

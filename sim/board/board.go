@@ -248,7 +248,12 @@ func (b *Board) writeEntry(base uint32, i uint8, e esp32.Entry) error {
 	if err := b.Chip.Erase(off, esp32.SectorSize); err != nil {
 		return err
 	}
-	return b.Chip.Program(e[:], off)
+	// A unit longer than a record is filled with erased bytes.
+	p := e[:]
+	for len(p)%int(b.Chip.Geometry().ProgramSize) != 0 {
+		p = append(p, b.Chip.Geometry().ErasedByte)
+	}
+	return b.Chip.Program(p, off)
 }
 
 func (b *Board) partition(t *esp32.Table, index int32) *esp32.Partition {

@@ -13,7 +13,9 @@ func TestAllocsPerChunk(t *testing.T) {
 }
 
 func TestAllocsPerRecord(t *testing.T) {
-	n, err := AllocsPerRecord()
+	p := newTrustees(t, 1, 1)
+	r := p.release(t, image(t, 64*1024, "B", BehaveOK), "B", 1, 1024)
+	n, err := AllocsPerRecord(SignedStream{Native: &Native{Device: "measure", Product: testProduct, Hardware: "esp32"}, Envelope: r.envelope, File: r.stream})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/runnel-fota/runnel/core/boot"
@@ -483,4 +485,42 @@ func TestStepIsBounded(t *testing.T) {
 		t.Fatalf("slot %d runs after %d steps: not all of it was seen", w.run, steps)
 	}
 	t.Logf("%d steps, at most %d bytes read and %d programmed in one", steps, mostRead, mostProgrammed)
+}
+
+// A crashing image never reaches its updater: what starts it is seen all the same.
+func TestOnBootSeesEveryStart(t *testing.T) {
+	g := standard()
+	w := newWorld(t, newBoard(t, g, image(t, g.imgSize, "A", BehaveOK)), g.chunk)
+	w.offer(image(t, g.imgSize, "B", BehavePanic), "B", 100)
+	app := w.until(400)
+	var boots []string
+	app.OnBoot = func(r boot.ResetReason, b Boot) { boots = append(boots, fmt.Sprintf("%s %d", r, b.Running)) }
+	if err := w.b.Run(context.Background(), boot.ResetPowerOn, app); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"power-on 0", "software 1", "panic 0"}
+	if !slices.Equal(boots, want) {
+		t.Errorf("boots: %v, not %v", boots, want)
+	}
+}
+
+// Slots are numbered by the updater and counted by the bootloader: a board on which
+// the two differ is refused before anything is written.
+func TestGapInSlotsIsRefused(t *testing.T) {
+	g := standard()
+	b := newBoard(t, g, image(t, g.imgSize, "A", BehaveOK))
+	table := smallTable(g)
+	table.Find(esp32.TypeApp, esp32.SubtypeOTA0+1).Subtype++ // ota_0 and ota_2
+	var raw [esp32.TableSize]byte
+	if err := table.Encode(&raw); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Chip.Load(esp32.TableOffset, raw[:]); err != nil {
+		t.Fatal(err)
+	}
+	before := b.Chip.Stats().Ops()
+	err := b.Run(context.Background(), boot.ResetPowerOn, newWorld(t, b, g.chunk).until(1))
+	if !errors.Is(err, ErrGap) || b.Chip.Stats().Ops() != before {
+		t.Errorf("%v, %d operations", err, b.Chip.Stats().Ops()-before)
+	}
 }

@@ -77,8 +77,11 @@ type App struct {
 	TrialMillis uint32
 	ReportEvery uint32
 	Seed        uint64
-	// OnStart is called with each updater, before its first Step; OnEvent with what
-	// it says; OnStep between Steps. Stop ends Run where it returns true. All may be nil.
+	// OnBoot is called after each decision of the bootloader, with why the chip
+	// started: also where the image then crashes before its updater starts. OnStart is
+	// called with each updater, before its first Step; OnEvent with what it says. Stop
+	// is asked before each Step and ends Run where it returns true. All may be nil.
+	OnBoot  func(boot.ResetReason, Boot)
 	OnStart func(*device.Updater, Boot)
 	OnEvent func(device.Event)
 	Stop    func() bool
@@ -120,10 +123,20 @@ func (b *Board) Run(ctx context.Context, reason boot.ResetReason, app App) error
 	if app.Clock == nil {
 		app.Clock = NewRealClock()
 	}
+	t, err := b.Table()
+	if err != nil {
+		return b.power(err)
+	}
+	if err := updatable(&t); err != nil {
+		return err
+	}
 	for n := uint64(0); ; n++ {
 		bt, err := b.Boot()
 		if err != nil {
 			return err
+		}
+		if app.OnBoot != nil {
+			app.OnBoot(reason, bt)
 		}
 		r := &run{b: b, app: &app, reason: reason, rng: rand.New(rand.NewPCG(app.Seed, n))}
 		reason, err = r.start(ctx, bt)
@@ -181,6 +194,7 @@ func (r *run) start(ctx context.Context, bt Boot) (boot.ResetReason, error) {
 	if r.otad, err = esp32.NewOTAData(od, bt.Running, uint8(len(slots))); err != nil {
 		return 0, fmt.Errorf("this board can't be updated: %w", err)
 	}
+	r.otad.SetRoom(c.Buffer) // which holds nothing while a boot record is written
 	c.Boot = &r.otad
 	if c.Journal, err = b.area(&t, esp32.TypeRunnel, esp32.SubtypeJournal); err != nil {
 		return 0, err
@@ -207,6 +221,18 @@ func (r *run) start(ctx context.Context, bt Boot) (boot.ResetReason, error) {
 		r.app.OnStart(&r.up, bt)
 	}
 	return r.loop(ctx, behave)
+}
+
+// ErrGap: bootloader and updater would mean different slots by the same number.
+var ErrGap = errors.New("its ota partitions are not numbered 0, 1, 2 and so on without a gap")
+
+// updatable refuses a table in which the bootloader counts other slots than the
+// updater: with ota_0 and ota_2, a record for "the second" starts what nobody wrote.
+func updatable(t *esp32.Table) error {
+	if int(t.AppCount()) != int(t.Slots()) {
+		return fmt.Errorf("this board can't be updated: %w", ErrGap)
+	}
+	return nil
 }
 
 // watchdogMillis is how long a hanging application lives.

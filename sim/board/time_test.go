@@ -3,7 +3,6 @@ package board
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"testing"
 	"time"
 
@@ -171,7 +170,7 @@ func TestUpdateTime(t *testing.T) {
 		for _, chunk := range []int{1024, 4096} {
 			d := updateTime(t, c, false, img, chunk)
 			ratio := float64(d) / float64(ideal)
-			t.Log(fmt.Sprintf("native, chunks of %d, %s: %.2f s, %.3f x T", chunk, c.name, d.Seconds(), ratio))
+			t.Logf("native, chunks of %d, %s: %.2f s, %.3f x T", chunk, c.name, d.Seconds(), ratio)
 			if i == 0 && ratio > 1.10 {
 				t.Errorf("chunks of %d: %.3f x the flash's own time, at most 1.10 is promised", chunk, ratio)
 			}

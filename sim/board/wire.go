@@ -18,9 +18,9 @@ type Native struct {
 	Secret                    [32]byte // for this wire alone
 	// Roots is the trust store that was baked in; nil: profile mac-only.
 	Roots []byte
-	// MinPollMillis is the shortest time between polls that it lets a server ask
-	// for; 0: a minute.
-	MinPollMillis uint32
+	// MinPollMillis and MaxPollMillis are the shortest and the longest time between
+	// polls that it lets a server ask for; 0: a minute, a day.
+	MinPollMillis, MaxPollMillis uint32
 	// Raw: its images are no ESP-IDF images.
 	Raw bool
 }
@@ -71,7 +71,7 @@ func (w *wires) choose(app *App) (device.Wire, error) {
 	w.config = device.NativeConfig{
 		Device: []byte(n.Device), Product: []byte(n.Product), Hardware: []byte(n.Hardware), Key: n.Key,
 		MAC: &w.mac, Hash: &w.hash, Judge: &w.judge, Profile: native.ProfileMACOnly, Format: manifest.FormatESP,
-		Security: native.Rollback, MinPollMillis: n.MinPollMillis,
+		Security: native.Rollback, MinPollMillis: n.MinPollMillis, MaxPollMillis: n.MaxPollMillis,
 	}
 	if n.Raw {
 		w.config.Format = manifest.FormatRaw

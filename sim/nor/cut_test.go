@@ -357,3 +357,57 @@ func TestSameSeedSameStory(t *testing.T) {
 		t.Error("seeds 17 and 18 tell the same story: nothing was random")
 	}
 }
+
+// A fork is what a cut would have left, and the chip itself goes on.
+func TestForkIsTheCutChip(t *testing.T) {
+	for _, cut := range []nor.Cut{
+		{When: nor.CutBefore}, {When: nor.CutAfter}, {When: nor.CutInside, Done: 100}, {When: nor.CutInside, Done: 100, Clean: true},
+		{When: nor.CutInside, Done: 3000}, {When: nor.CutInside, Done: 2000, Disturb: true},
+	} {
+		for _, encrypt := range []bool{false, true} {
+			make1 := func() *nor.Chip {
+				c := newChip(t, nor.Config{Size: 1 << 20, Encrypt: encrypt, Seed: 5})
+				must(t, c.Erase(0, 8192), c.Program(noise(1, 256), 0))
+				return c
+			}
+			for _, change := range []func(c *nor.Chip) error{
+				func(c *nor.Chip) error { return c.Program(noise(2, 256), 256) },
+				func(c *nor.Chip) error { return c.Erase(0, 4096) },
+			} {
+				whole, forked := make1().Clone(), make1()
+				cutNext(whole, cut)
+				wantPower(t, "cut", change(whole))
+				whole.PowerOn()
+				var fork *nor.Chip
+				forked.SetCut(func(nor.Op) nor.Cut {
+					fork = forked.Fork(cut)
+					return nor.Cut{}
+				})
+				must(t, change(forked))
+				if !bytes.Equal(fork.Raw(), whole.Raw()) || fork.Stats() != whole.Stats() || fork.Dead() {
+					t.Errorf("%+v, encrypted %v: the fork is not what the cut leaves", cut, encrypt)
+				}
+				after := make1()
+				must(t, change(after))
+				if !bytes.Equal(forked.Raw(), after.Raw()) {
+					t.Errorf("%+v: the fork changed the chip", cut)
+				}
+			}
+		}
+	}
+}
+
+// A clean cut begins nothing behind what is done, and that may be programmed.
+func TestCleanCut(t *testing.T) {
+	c := newChip(t, nor.Config{Size: 1 << 20})
+	cutNext(c, nor.Cut{When: nor.CutInside, Done: 4, Clean: true})
+	wantPower(t, "program", c.Program(noise(1, 16), 0))
+	c.PowerOn()
+	if got := read(t, c, 0, 16); !bytes.Equal(got[:4], noise(1, 16)[:4]) || !bytes.Equal(got[4:], bytes.Repeat([]byte{0xFF}, 12)) {
+		t.Errorf("left % x", got)
+	}
+	must(t, c.Program(noise(2, 12), 4))
+	if err := c.Program(noise(2, 1), 0); err != flash.ErrNotBlank || c.Misuses() != 1 {
+		t.Errorf("%v, %d misuses", err, c.Misuses())
+	}
+}

@@ -87,9 +87,13 @@ type Chip struct {
 	page [pageSize]byte // on its way into the cells; a field, so that no operation allocates
 	unit [16]byte       // of the cipher
 
-	clock time.Duration
-	stats Stats
-	log   func(Op)
+	clock  time.Duration
+	stats  Stats
+	misuse uint64
+	log    func(Op)
+
+	op     Op     // that SetCut's function is asked about, for Fork
+	opData []byte // what it programs; the caller's
 
 	cut      func(Op) Cut
 	fail     func(Op) error
@@ -177,6 +181,7 @@ func (c *Chip) ReadAt(p []byte, off uint32) error {
 		return flash.ErrPower
 	}
 	if off > c.geo.Size || uint32(len(p)) > c.geo.Size-off {
+		c.misuse++
 		return flash.ErrRange
 	}
 	c.stats.BytesRead += uint64(len(p))
@@ -199,9 +204,11 @@ func (c *Chip) Program(p []byte, off uint32) error {
 		return flash.ErrPower
 	}
 	if off > c.geo.Size || uint32(len(p)) > c.geo.Size-off {
+		c.misuse++
 		return flash.ErrRange
 	}
 	if off%c.geo.ProgramSize != 0 || uint32(len(p))%c.geo.ProgramSize != 0 {
+		c.misuse++
 		return flash.ErrAlign
 	}
 	for len(p) > 0 {
@@ -221,10 +228,12 @@ func (c *Chip) programPage(p []byte, off uint32) error {
 	n := uint32(len(p))
 	for u := off / c.geo.ProgramSize; u < (off+n)/c.geo.ProgramSize; u++ {
 		if c.used[u/64]&(1<<(u%64)) != 0 {
+			c.misuse++
 			return flash.ErrNotBlank
 		}
 	}
 	op := Op{Program, off, n}
+	c.op, c.opData = op, p
 	cut := c.before(op)
 	if cut.When == CutBefore {
 		return c.die()
@@ -270,9 +279,11 @@ func (c *Chip) Erase(off, length uint32) error {
 		return flash.ErrPower
 	}
 	if off > c.geo.Size || length > c.geo.Size-off {
+		c.misuse++
 		return flash.ErrRange
 	}
 	if off%c.geo.EraseSize != 0 || length%c.geo.EraseSize != 0 {
+		c.misuse++
 		return flash.ErrAlign
 	}
 	for end := off + length; off < end; {
@@ -293,6 +304,7 @@ func (c *Chip) eraseUnit(off, n uint32) error {
 		return c.diskErr
 	}
 	op := Op{Erase, off, n}
+	c.op = op
 	cut := c.before(op)
 	if cut.When == CutBefore {
 		return c.die()
@@ -379,6 +391,10 @@ func (c *Chip) Clock() time.Duration { return c.clock }
 // Stats is what the chip did so far.
 func (c *Chip) Stats() Stats { return c.stats }
 
+// Misuses is how many calls were refused: out of range, unaligned, or a program of
+// a unit that was not erased.
+func (c *Chip) Misuses() uint64 { return c.misuse }
+
 // Wear is how often the sector that holds off was erased.
 func (c *Chip) Wear(off uint32) uint32 { return c.wear[off/c.geo.EraseSize] }
 
@@ -431,7 +447,7 @@ func (c *Chip) markUsed(off, n uint32) {
 // Clone is a copy of the chip in memory, without its hooks.
 func (c *Chip) Clone() *Chip {
 	return &Chip{
-		cfg: c.cfg, geo: c.geo, block: c.block, clock: c.clock, stats: c.stats, dead: c.dead,
+		cfg: c.cfg, geo: c.geo, block: c.block, clock: c.clock, stats: c.stats, misuse: c.misuse, dead: c.dead,
 		mem:   append([]byte(nil), c.mem...),
 		used:  append([]uint64(nil), c.used...),
 		wear:  append([]uint32(nil), c.wear...),

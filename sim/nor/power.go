@@ -23,6 +23,9 @@ type Cut struct {
 	Done uint32
 	// Disturb also flips bits elsewhere in the sector of a torn program.
 	Disturb bool
+	// Clean leaves what is behind Done as it was: the command that would have
+	// changed it had not begun.
+	Clean bool
 }
 
 const tornChunk = 64 // bytes: what one SPI command of ESP-IDF's driver carries
@@ -40,6 +43,23 @@ func (c *Chip) SetReadFlip(f func(off uint32, p []byte)) { c.readFlip = f }
 // CutPower tears the next operation that changes flash. It may be called from any
 // goroutine: it is what a hand on the plug does.
 func (c *Chip) CutPower() { c.pull.Store(true) }
+
+// Fork is a copy of the chip, as Clone makes it, on which the operation that is about
+// to happen ended in a cut, with the power back. Only the function given to SetCut
+// may call it: so a sweep goes on with the same run behind any number of cuts.
+func (c *Chip) Fork(cut Cut) *Chip {
+	f := c.Clone()
+	f.cut = func(Op) Cut { return cut }
+	// Its error is the cut.
+	if c.op.Kind == Erase {
+		_ = f.eraseUnit(c.op.Off, c.op.Len)
+	} else {
+		_ = f.programPage(c.opData, c.op.Off)
+	}
+	f.cut = nil
+	f.PowerOn()
+	return f
+}
 
 // Dead says whether the power is gone. Every access fails until PowerOn.
 func (c *Chip) Dead() bool { return c.dead }
@@ -64,6 +84,9 @@ func (c *Chip) tearProgram(data []byte, off uint32, cut Cut) {
 		c.clear(data, off, done)
 	}
 	torn := min(max(tornChunk, c.geo.ProgramSize), n-done)
+	if cut.Clean {
+		torn = 0
+	}
 	for i := done; i < done+torn; i++ {
 		keep := byte(c.rng.UintN(256)) // bits that did not get cleared
 		c.mem[off+i] &= data[i] | keep

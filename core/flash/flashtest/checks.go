@@ -204,7 +204,7 @@ func checkBuffers(r *rig) error {
 		return err
 	}
 	if err := r.dev.Sync(); err != nil {
-		return fmt.Errorf("Sync: %w", err)
+		return fmt.Errorf("call of Sync: %w", err)
 	}
 	return r.expect("after the caller reused p, and another program", 0, want)
 }
@@ -370,7 +370,7 @@ func checkZeroLength(r *rig) error {
 // checkSync: it succeeds at any time and changes nothing.
 func checkSync(r *rig) error {
 	if err := r.dev.Sync(); err != nil {
-		return fmt.Errorf("Sync of an untouched device: %w", err)
+		return fmt.Errorf("call of Sync on an untouched device: %w", err)
 	}
 	want, err := r.fresh(0, r.geo.EraseSize)
 	if err != nil {
@@ -378,7 +378,7 @@ func checkSync(r *rig) error {
 	}
 	for i := 0; i < 2; i++ {
 		if err := r.dev.Sync(); err != nil {
-			return fmt.Errorf("Sync: %w", err)
+			return fmt.Errorf("call of Sync: %w", err)
 		}
 		if err := r.expect("after Sync", 0, want); err != nil {
 			return err

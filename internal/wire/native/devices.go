@@ -70,22 +70,36 @@ func (d *device) keySet() *keySet {
 	return d.keys
 }
 
+// taken is what became of a nonce.
+type taken struct {
+	fresh bool // it is above all that were known; the caller calls done when the store has heard of it
+	// highest is what was known before: the device tells by it whether its nonce was taken, so it
+	// is not below one that was not.
+	highest uint64
+	boot    uint32 // what the latest poll before said, if booted
+	booted  bool
+}
+
 // take takes a nonce, if it is above all that are known: stored is the store's.
-// highest is what was known before: the device tells by it whether its nonce was
-// taken. boot is what the latest poll before said, if that is known here; the caller
-// calls done when the store has heard of it.
-func (d *device) take(nonce, stored uint64) (fresh bool, highest uint64, boot uint32, known bool) {
+func (d *device) take(nonce, stored uint64) (taken, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	boot, known = d.boot, d.nonce >= stored
-	d.nonce = max(d.nonce, stored)
-	if nonce <= d.nonce || nonce > maxNonce || d.gone {
-		return false, d.nonce, boot, known
+	if d.gone {
+		// Another entry may be in use. Answered as one that is not fresh, the device would be told
+		// a wrong number.
+		return taken{}, fleet.Errorf(fleet.CodeBusy, "try again")
 	}
-	highest = d.nonce
+	t := taken{boot: d.boot, booted: d.nonce >= stored}
+	d.nonce = max(d.nonce, stored)
+	t.highest = d.nonce
+	if nonce <= d.nonce || nonce > maxNonce {
+		t.highest = max(t.highest, nonce)
+		return t, nil
+	}
+	t.fresh = true
 	d.nonce = nonce
 	d.busy++
-	return true, highest, boot, known
+	return t, nil
 }
 
 // maxNonce is the highest that is taken: stores keep 63 bits. No device counts that far.

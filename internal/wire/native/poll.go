@@ -82,13 +82,16 @@ func (s *Server) poll(r *http.Request, body, buf []byte) ([]byte, error) {
 	now := s.c.Now()
 	ask := askOf(&m)
 	refused := ask.Wire.WeakerThan(state.StrongestWire)
-	fresh, highest, boot, known := c.dev.take(m.Nonce, state.NativeNonce)
-	if known {
-		state.Boot = boot // what is written behind may not be in the store yet
+	t, err := c.dev.take(m.Nonce, state.NativeNonce)
+	if err != nil {
+		return nil, err
 	}
-	a := core.Answer{Device: m.Device, Random: m.Random, Nonce: m.Nonce, Highest: highest, ComeBack: uint32(MinComeBack / time.Second),
+	if t.booted {
+		state.Boot = t.boot // what is written behind may not be in the store yet
+	}
+	a := core.Answer{Device: m.Device, Random: m.Random, Nonce: m.Nonce, Highest: t.highest, ComeBack: uint32(MinComeBack / time.Second),
 		ListVersion: offers.ListVersion, ListGeneration: offers.ListGeneration, Time: unix(now)}
-	if fresh {
+	if t.fresh {
 		out := fleet.NativeDecision{}
 		var change fleet.NativeChange
 		var needed bool
@@ -99,7 +102,8 @@ func (s *Server) poll(r *http.Request, body, buf []byte) ([]byte, error) {
 			change, needed = fleet.NativeChanges(state, factsOf(&m), ask.Wire, out, m.Boot, m.Key, c.keys.numbers, now)
 		}
 		change.Nonce = m.Nonce
-		if fresh, err = s.change(ctx, c.dev, change, needed); err != nil {
+		fresh, err := s.change(ctx, c.dev, change, needed)
+		if err != nil {
 			return nil, err
 		}
 		if !fresh {

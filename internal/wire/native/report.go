@@ -36,13 +36,16 @@ func (s *Server) report(r *http.Request, body, buf []byte) ([]byte, error) {
 	}
 	now := s.c.Now()
 	rep := reportOf(&m)
-	fresh, _, _, _ := c.dev.take(m.Nonce, 0)
-	rep.Stale = !fresh
+	t, err := c.dev.take(m.Nonce, 0)
+	if err != nil {
+		return nil, err
+	}
+	rep.Stale = !t.fresh
 	if rep.Nonce > maxNonce {
 		rep.Nonce = maxNonce
 	}
 	err = s.c.Devices.TakeReport(context.WithoutCancel(ctx), rep, now)
-	if fresh {
+	if t.fresh {
 		// One that was known already changed nothing: its nonce is written behind.
 		c.dev.done(err == nil, now)
 	}

@@ -255,6 +255,10 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		msg = "internal error"
 	case fleet.CodeBusy, fleet.CodeNoSpace:
 		retryLater(w)
+	case fleet.CodeForbidden:
+		if e.Hint != "" {
+			msg += ": " + e.Hint // v1's errors have no place of their own for it
+		}
 	}
 	writeError(w, status, string(e.Code), msg)
 }

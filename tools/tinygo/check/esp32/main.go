@@ -45,6 +45,7 @@ func useRecords() {
 	board.Err(err)
 	records, err = esp32.NewOTAData(area, boot.Slot(board.Input()), uint8(board.Input()))
 	board.Err(err)
+	records.SetRoom(binary[:])
 	board.Err(records.Load())
 	board.Output(uint32(records.Running()))
 	board.Output(uint32(records.State(boot.Slot(board.Input()))))
