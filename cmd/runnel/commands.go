@@ -16,6 +16,7 @@ func subcommands() []*cobra.Command {
 		newDevicesCmd(),
 		newDeviceCmd(),
 		newLogsCmd(),
+		newFsckCmd(),
 		newDemoCmd(),
 		newInspectCmd(),
 		newBootCmd(),

@@ -52,6 +52,7 @@ func testSigner() {
 //	stop                                  ends it as an operator would (SIGTERM)
 //	crash                                 ends it as a power cut would (SIGKILL)
 //	spoil FILE OFFSET HEX                 writes bytes into a file
+//	spoilblob FOLDER                      flips a bit of a blob in a data folder
 func TestScripts(t *testing.T) {
 	s := &scriptServers{running: map[*testscript.TestScript]*exec.Cmd{}}
 	testscript.Run(t, testscript.Params{
@@ -66,6 +67,8 @@ func TestScripts(t *testing.T) {
 			"stop":   func(ts *testscript.TestScript, _ bool, _ []string) { s.end(ts, syscall.SIGTERM) },
 			"crash":  func(ts *testscript.TestScript, _ bool, _ []string) { s.end(ts, syscall.SIGKILL) },
 			"spoil":  scriptSpoil,
+
+			"spoilblob": scriptSpoilBlob,
 		},
 	})
 }
@@ -99,6 +102,19 @@ func scriptSpoil(ts *testscript.TestScript, _ bool, args []string) {
 	_, err = f.WriteAt(b, off)
 	ts.Check(err)
 	ts.Check(f.Close())
+}
+
+func scriptSpoilBlob(ts *testscript.TestScript, _ bool, args []string) {
+	blobs, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "blobs", strings.Repeat("[0-9a-f]", 64)))
+	ts.Check(err)
+	if len(blobs) == 0 {
+		ts.Fatalf("no blob in %s", args[0])
+	}
+	b, err := os.ReadFile(blobs[0])
+	ts.Check(err)
+	b[len(b)/2] ^= 1
+	ts.Check(os.Chmod(blobs[0], 0o600))
+	ts.Check(os.WriteFile(blobs[0], b, 0o600))
 }
 
 // scriptServers are the servers of the scripts that run side by side.
