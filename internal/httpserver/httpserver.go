@@ -28,7 +28,7 @@ const (
 	DefaultMaxRequests = 2048
 	// DefaultSendBuffer is what the system may hold of an answer on its way, in bytes. Left to
 	// itself Linux lets that grow to megabytes, which leave the processor's caches before they
-	// are sent: a download on one machine is twice as fast with this (bench/README.md). It
+	// are sent: downloads on one machine are half as fast again with this (bench/README.md). It
 	// carries 10 Mbit/s over a round trip of 100 ms, which is more than a device takes.
 	DefaultSendBuffer = 128 << 10
 )
