@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -296,5 +297,31 @@ func TestPolicyHoldsForImages(t *testing.T) {
 	}
 	if err := ways["images"](); err != nil {
 		t.Errorf("allowed: %v", err)
+	}
+}
+
+// What a release takes of memory does not grow with it, but for the 32 bytes that
+// a record's hash has.
+func TestReleaseMemory(t *testing.T) {
+	w := signedWorld(t)
+	publish := func(version string, size int) uint64 {
+		image := bytes.Repeat([]byte(version), size/len(version))
+		m := releasetest.Manifest(t, product, version, image)
+		m.Sequence = uint32(size >> 20)
+		file := releasetest.File(t, nil, m, image, nil)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if _, _, err := w.PublishRelease(ctx, bytes.NewReader(file), int64(len(file))); err != nil {
+			t.Fatal(err)
+		}
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	publish("0.0", 1<<20) // statements are prepared once
+	small, large := publish("1.0", 2<<20), publish("2.0", 14<<20)
+	t.Logf("2 MiB: %d bytes allocated, 14 MiB: %d", small, large)
+	// Twice for the stream that is checked and built: 12 MiB in chunks of 1,024 have 12,288 records.
+	if large > small+3*32*12288+(256<<10) {
+		t.Errorf("2 MiB: %d bytes allocated, 14 MiB: %d", small, large)
 	}
 }
