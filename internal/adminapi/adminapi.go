@@ -47,6 +47,8 @@ type Config struct {
 	Policies    fleet.Policies
 	V1Policies  fleet.V1Policies
 	Devices     fleet.Devices
+	Keyring     fleet.NativeKeyring
+	EnrolTokens fleet.EnrolTokens
 	Orders      fleet.Orders
 	Deployments fleet.Deployments
 	Events      fleet.Log
@@ -90,6 +92,8 @@ func Register(mux *http.ServeMux, c Config) huma.API {
 	s.releases()
 	s.keyLists()
 	s.devices()
+	s.native()
+	s.enrolments()
 	s.others()
 	return s.api
 }

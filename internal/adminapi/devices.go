@@ -38,6 +38,13 @@ type Device struct {
 	Nonce          uint64      `json:"nonce" doc:"the highest that is stored"`
 	Clocked        bool        `json:"clocked"`
 	Signed         bool        `json:"signed"`
+	StrongestWire  string      `json:"strongest_wire,omitempty" doc:"v1, mac-only or signed: weaker ones are refused under its name" enum:"v1,mac-only,signed"`
+	NativeKeys     int         `json:"native_keys" doc:"how many live: two while one is exchanged"`
+	Hardware       string      `json:"hardware,omitempty" doc:"what it says over the native wire, as the next four"`
+	Epoch          uint32      `json:"epoch,omitempty"`
+	Sequence       uint32      `json:"sequence,omitempty" doc:"of the image that it confirmed last"`
+	SecVersion     uint32      `json:"security_version,omitempty"`
+	ListVersion    uint32      `json:"list_version,omitempty" doc:"of the key list that it holds"`
 	RollbackWanted bool        `json:"rollback_wanted"`
 	RollbackReason string      `json:"rollback_reason,omitempty"`
 	RetryAt        *time.Time  `json:"retry_at,omitempty"`
@@ -49,7 +56,9 @@ const sharedWarning = "uses its product's key: every device of the product can s
 func deviceOf(d fleet.Device, dep *fleet.Deployment) Device {
 	o := Device{ID: d.ID, Product: d.Product, Assurance: string(d.Assurance), AddedAt: d.AddedAt.UTC(), LastSeen: when(d.LastSeen),
 		RunningVersion: d.RunningVersion, Nonce: d.Nonce, Clocked: d.Clocked, Signed: d.Signed,
-		RollbackWanted: d.RollbackWanted, RollbackReason: d.RollbackReason, RetryAt: when(d.RetryAt)}
+		RollbackWanted: d.RollbackWanted, RollbackReason: d.RollbackReason, RetryAt: when(d.RetryAt),
+		StrongestWire: string(d.StrongestWire), NativeKeys: d.NativeKeys, Hardware: d.Hardware, Epoch: d.Epoch, Sequence: d.Sequence,
+		SecVersion: d.SecurityVersion, ListVersion: d.ListVersion}
 	if d.Assurance == fleet.AssuranceShared {
 		o.Warning = sharedWarning
 	}
@@ -70,16 +79,16 @@ func when(t time.Time) *time.Time {
 }
 
 // parseKey says nothing of what it was given: it may be most of a key.
-func parseKey(s string) (fleet.Key, error) {
+func parseKey(name, s string) (fleet.Key, error) {
 	var k fleet.Key
 	if len(s) != 2*len(k) {
-		return k, fleet.Errorf(fleet.CodeInvalid, "psk has %d characters, not 64 hex digits", len(s))
+		return k, fleet.Errorf(fleet.CodeInvalid, "%s has %d characters, not 64 hex digits", name, len(s))
 	}
 	if _, err := hex.Decode(k[:], []byte(s)); err != nil {
-		return fleet.Key{}, fleet.Errorf(fleet.CodeInvalid, "psk is not 64 hex digits")
+		return fleet.Key{}, fleet.Errorf(fleet.CodeInvalid, "%s is not 64 hex digits", name)
 	}
 	if k == (fleet.Key{}) {
-		return k, fleet.Errorf(fleet.CodeInvalid, "psk is all zeros")
+		return k, fleet.Errorf(fleet.CodeInvalid, "%s is all zeros", name)
 	}
 	return k, nil
 }
@@ -103,7 +112,8 @@ func (s *server) devices() {
 		Body struct {
 			ID      string `json:"id" maxLength:"64"`
 			Product string `json:"product,omitempty" maxLength:"64"`
-			PSK     string `json:"psk,omitempty" maxLength:"64" doc:"its own key, 64 hex digits; without one the product's counts"`
+			PSK     string `json:"psk,omitempty" maxLength:"64" doc:"its own v1 key, 64 hex digits; without one the product's counts"`
+			Native  string `json:"native_key,omitempty" maxLength:"64" doc:"its secret for the native wire, 64 hex digits; not the v1 key"`
 		}
 	}
 	huma.Register(s.api, op("add-device", "POST", "/devices", "Add a device", status(http.StatusCreated)), func(ctx context.Context, in *addInput) (*deviceOutput, error) {
@@ -115,10 +125,17 @@ func (s *server) devices() {
 		var key *fleet.Key
 		if err == nil && in.Body.PSK != "" {
 			var k fleet.Key
-			k, err = parseKey(in.Body.PSK)
+			k, err = parseKey("psk", in.Body.PSK)
 			key = &k
 		}
-		if err == nil {
+		switch {
+		case err != nil:
+		case in.Body.Native != "":
+			var native fleet.Key
+			if native, err = parseKey("native_key", in.Body.Native); err == nil {
+				err = s.Keyring.AddNativeDevice(ctx, d, native, key, s.Now())
+			}
+		default:
 			err = s.Devices.AddDevice(ctx, d, key, s.Now())
 		}
 		if err != nil {

@@ -44,7 +44,7 @@ func (s *server) others() {
 		err := fleet.ValidateProduct(in.Body.Product)
 		var key fleet.Key
 		if err == nil {
-			key, err = parseKey(in.Body.PSK)
+			key, err = parseKey("psk", in.Body.PSK)
 		}
 		if err == nil {
 			err = s.Devices.SetProductKey(ctx, in.Body.Product, key, s.Now())

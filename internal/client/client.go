@@ -123,6 +123,13 @@ type Device struct {
 	Nonce          uint64      `json:"nonce"`
 	Clocked        bool        `json:"clocked"`
 	Signed         bool        `json:"signed"`
+	StrongestWire  string      `json:"strongest_wire,omitempty"`
+	NativeKeys     int         `json:"native_keys"`
+	Hardware       string      `json:"hardware,omitempty"`
+	Epoch          uint32      `json:"epoch,omitempty"`
+	Sequence       uint32      `json:"sequence,omitempty"`
+	SecVersion     uint32      `json:"security_version,omitempty"`
+	ListVersion    uint32      `json:"list_version,omitempty"`
 	RollbackWanted bool        `json:"rollback_wanted"`
 	RollbackReason string      `json:"rollback_reason,omitempty"`
 	RetryAt        *time.Time  `json:"retry_at,omitempty"`
