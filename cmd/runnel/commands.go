@@ -15,6 +15,8 @@ func subcommands() []*cobra.Command {
 		newProductsCmd(),
 		newDevicesCmd(),
 		newDeviceCmd(),
+		newTokensCmd(),
+		newEnrolCmd(),
 		newLogsCmd(),
 		newFsckCmd(),
 		newDemoCmd(),

@@ -16,7 +16,8 @@ func newDevicesCmd() *cobra.Command {
 		Long: `Lists all devices with their latest deployments.
 
 --json prints {"devices":[{"id","product","assurance","warning","added_at","last_seen",
-"running_version","nonce","clocked","signed","rollback_wanted","rollback_reason",
+"running_version","nonce","clocked","signed","strongest_wire","native_keys","hardware",
+"epoch","sequence","security_version","list_version","rollback_wanted","rollback_reason",
 "retry_at","deployment":{"release_id","version","state","chunks_received",
 "chunks_total","verified","boot_status","reason","proven","started_at","updated_at"}}]};
 empty members may be left away. Times are RFC 3339, UTC.`,
@@ -57,7 +58,8 @@ empty members may be left away. Times are RFC 3339, UTC.`,
 		},
 	}
 	r.flags(cmd)
-	cmd.AddCommand(newDevicesAddCmd(r), newProductKeyCmd(r), newRollbackCmd(r),
+	cmd.AddCommand(newDevicesAddCmd(r), newRotateKeyCmd(r), newApproveCmd(r), newProductKeyCmd(r), newRollbackCmd(r),
+		newOrderCmd(r, "reset-wire", "Let a device speak a weaker wire than it did", (*client.Client).ResetWire),
 		newOrderCmd(r, "reset-nonce", "Forget a device's highest nonce and clock, so that it is heard again", (*client.Client).ResetNonce),
 		newOrderCmd(r, "retry", "Let a device try again the release that it found bad", (*client.Client).Retry))
 	return cmd
@@ -73,14 +75,19 @@ func deploymentText(p *client.Deployment) string {
 
 func newDevicesAddCmd(r *remote) *cobra.Command {
 	var key keyFlags
+	var native nativeKeyFlags
 	var product string
 	cmd := &cobra.Command{
 		Use:     "add ID",
-		Example: "  runnel devices add pump-7 --product acme/pump --psk-file pump-7.key\n  openssl rand -hex 32 | tee pump-8.key | runnel devices add pump-8 --product acme/pump --psk-file -",
+		Example: "  runnel devices add pump-7 --product acme/pump --new-native-key -o pump-7.key\n  runnel devices add pump-7 --product acme/pump --psk-file pump-7.psk\n  openssl rand -hex 32 | tee pump-8.key | runnel devices add pump-8 --product acme/pump --psk-file -",
 		Short:   "Add a device with its key",
-		Long: `Adds a device. Without a key of its own it needs its product's.
+		Long: `Adds a device. For the native wire it gets a secret of its own: --new-native-key
+makes one and writes it to the file that -o names (64 hex digits, mode 0600), the
+only place where it is ever shown; --native-key-file takes one that there is. It is
+never the v1 key, which --psk and --psk-file give: a device without one of its own
+speaks v1 with its product's.
 
---json prints the device, as 'runnel devices --json' does.`,
+--json prints the device, as 'runnel devices --json' does; no key is in it.`,
 		Args: exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			psk, err := key.read(cmd)
@@ -91,23 +98,35 @@ func newDevicesAddCmd(r *remote) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, err := c.AddDevice(cmd.Context(), args[0], product, psk)
+			var d client.Device
+			secret, err := native.use(cmd, func(secret string) (err error) {
+				if secret == "" {
+					d, err = c.AddDevice(cmd.Context(), args[0], product, psk)
+				} else {
+					d, err = c.AddNativeDevice(cmd.Context(), args[0], product, secret, psk)
+				}
+				return err
+			})
 			if err != nil {
 				return err
 			}
 			warn(cmd, d.Warning)
-			if d.Assurance == "none" {
+			if d.Assurance == "none" && secret == "" {
 				warn(cmd, "it has no key, so it can be sent no chunks: set its product's with 'runnel devices product-key'")
 			}
 			if r.json {
 				return printJSON(cmd.OutOrStdout(), d)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "added %s (identity: %s)\n", d.ID, d.Assurance)
+			if native.out != "" {
+				fmt.Fprintf(cmd.OutOrStdout(), "native key 0 is in %s\n", native.out)
+			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&product, "product", "", "its `product`; without one the only product that there is")
 	key.flags(cmd)
+	native.flags(cmd)
 	return cmd
 }
 

@@ -10,16 +10,19 @@ import (
 
 func newKeysPublishCmd() *cobra.Command {
 	r := &remote{}
+	var pin pinFlags
 	cmd := &cobra.Command{
 		Use:   "publish DIR|FILE",
 		Short: "Give a server the key list: by it alone it believes releases",
-		Long: `Gives a server the key list of a folder or file. The first one that a server gets is
-taken as it is: from then on a list is taken only if it follows the one before, by
-the rules of a device. The products that it names take signed releases only
+		Long: `Gives a server the key list of a folder or file. The first one that a server gets pins
+its roots: it must be signed by those in --root, or by root*.pub in DIR; or you say
+--own-roots. From then on a list is taken only if it follows the one before, by the
+rules of a device. A server has one set of roots: several vendors are several servers.
+The products that it names take signed releases only
 ('runnel products' says otherwise). The same list again is no error.
 
 --json prints {"keylist":{"version","generation","sha256","added_at"},"created":bool}.`,
-		Example: "  runnel keys publish keys\n  runnel keys publish keys/keylist.cose --json",
+		Example: "  runnel keys publish keys\n  runnel keys publish keys/keylist.cose --root root.pub --json",
 		Args:    exactArgs("DIR|FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := listPath(args[0])
@@ -32,6 +35,9 @@ the rules of a device. The products that it names take signed releases only
 			}
 			c, err := r.client()
 			if err != nil {
+				return err
+			}
+			if err := pin.check(cmd.Context(), cmd, c, args[0], envelope); err != nil {
 				return err
 			}
 			l, created, err := c.PublishKeyList(cmd.Context(), envelope)
@@ -50,5 +56,6 @@ the rules of a device. The products that it names take signed releases only
 		},
 	}
 	r.flags(cmd)
+	pin.flags(cmd)
 	return cmd
 }

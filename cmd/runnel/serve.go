@@ -37,6 +37,8 @@ type serveConfig struct {
 	maxRequests  int
 	sendBuffer   int
 	redirect     string
+	comeBack     time.Duration
+	tlsProxy     bool
 	json         bool
 	log          *slog.Logger
 	out          io.Writer
@@ -88,6 +90,8 @@ is ready; admin_token is there at the first start only. The log goes to stderr.`
 	f.IntVar(&c.maxRequests, "max-requests", httpserver.DefaultMaxRequests, "requests at `once`; those beyond get 503")
 	f.IntVar(&c.sendBuffer, "send-buffer", httpserver.DefaultSendBuffer, "`bytes` that the system may hold of an answer; 0 leaves it to the system")
 	f.StringVar(&c.redirect, "stream-redirect", "", "send devices to `URL`DIGEST for a stream, e.g. a CDN's; which fetches from here with ?origin=1")
+	f.DurationVar(&c.comeBack, "come-back", native.DefaultComeBack, "how long native devices wait between polls, 1m to 24h")
+	f.BoolVar(&c.tlsProxy, "tls-proxy", false, "plain requests came over TLS to a proxy in front: take enrolment tokens that devices share")
 	return cmd
 }
 
@@ -109,6 +113,8 @@ func (c *serveConfig) validate() error {
 		return usagef("--send-buffer is negative")
 	case c.redirect != "" && native.CheckRedirect(c.redirect) != nil:
 		return usagef("--stream-redirect: %v", native.CheckRedirect(c.redirect)).withHint("write it like https://cdn.example.com/streams/, without a query")
+	case c.comeBack < native.MinComeBack || c.comeBack > native.MaxComeBack:
+		return usagef("--come-back is not 1m to 24h: devices clamp it to that")
 	case c.openOperator && !loopback(c.listen):
 		return usagef("--v1-open-operator needs a listener on loopback, not %s", c.listen).withHint("use --listen 127.0.0.1:8080")
 	}
@@ -170,8 +176,11 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 		Window: c.window, NonceJump: c.nonceJump, CacheBytes: c.cacheBytes})
 	mux := http.NewServeMux()
 	wire.Register(mux)
+	exchange := native.New(native.Config{Devices: store, Catalogue: store, KeyLists: store, Enroller: store, Log: c.log, Now: time.Now,
+		WireRaised: wire.WireRaised, TLSProxy: c.tlsProxy, ComeBack: c.comeBack})
+	exchange.Register(mux)
 	adminapi.Register(mux, adminapi.Config{Releases: store, Signed: store, KeyLists: store, Taker: images.intake,
-		Policies: store, V1Policies: store, Devices: wire.DeviceStore(), Orders: wire.Orders(), Deployments: store,
+		Policies: store, V1Policies: store, Devices: wire.DeviceStore(), Keyring: wire.Keyring(store), EnrolTokens: store, Orders: wire.Orders(), Deployments: store,
 		Events: store, Tokens: store, Publisher: images.intake, Now: time.Now, Log: c.log})
 	native.NewObjects(native.ObjectsConfig{Files: images.blobs, Index: store, Log: c.log, Redirect: c.redirect, MaxStreams: max(c.maxRequests/2, 1)}).Register(mux)
 	server := httpserver.New(mux, c.maxRequests, c.log)
@@ -191,7 +200,11 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 	}
 	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
 	written := make(chan error, 1)
-	go func() { written <- wire.Run(behind) }()
+	go func() {
+		native := make(chan error, 1)
+		go func() { native <- exchange.Run(behind) }()
+		written <- errors.Join(wire.Run(behind), <-native)
+	}()
 	// The listener takes connections from here on; Serve answers them.
 	if err := c.ready(l.Addr(), dir, token); err != nil {
 		l.Close()
