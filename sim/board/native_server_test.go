@@ -129,6 +129,7 @@ type nativeServer struct {
 	comeBack       uint32
 
 	polls, fetched int
+	carried        int // bytes of every answer that were read
 	requests       []string
 	reports        []native.Report
 	// mangle changes an answer before it is sent.
@@ -155,7 +156,10 @@ type nativeAnswer struct {
 	body []byte
 	end  error // instead of an end of the body
 	read int
-	most int // bytes a read; 0: as many as fit
+	most int    // bytes a read; 0: as many as fit
+	slow uint64 // ms a read
+	fail bool   // there is no answer
+	more bool   // the body never ends
 	s    *nativeServer
 	data bool // of a stream
 }
@@ -166,12 +170,21 @@ func (a *nativeAnswer) Read(p []byte) (int, bool, error) {
 	if a.most > 0 && len(p) > a.most {
 		p = p[:a.most]
 	}
+	a.s.clock.Now += a.slow
 	n := copy(p, a.body[a.read:])
 	a.read += n
 	if a.data {
 		a.s.fetched += n
 	}
+	if a.more && n == 0 {
+		n = len(p)
+		clear(p)
+	}
+	a.s.carried += n
 	if a.read < len(a.body) {
+		return n, false, nil
+	}
+	if a.more {
 		return n, false, nil
 	}
 	return n, a.end == nil, a.end
@@ -220,6 +233,9 @@ func (s *nativeServer) Do(_ context.Context, r device.Request) (Answer, error) {
 	if s.mangle != nil {
 		a.body = bytes.Clone(a.body)
 		s.mangle(r, a)
+	}
+	if a.fail {
+		return nil, errors.New("no answer")
 	}
 	return a, nil
 }
