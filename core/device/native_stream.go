@@ -96,13 +96,12 @@ func (n *Native) pass(u *Updater) Need {
 		n.provenTo(u, n.hint) // and the same answer goes on
 		return Need{}
 	}
-	if u.io.state == ioNone && n.plain && n.v.Index() > 0 && u.c.Port.Millis() >= u.wakeAt {
-		u.inst.written = 0
-		_ = n.v.Begin(u.shape(), &n.root) // as it was: the shape was good
-	}
 	taken, need := n.next(u)
 	if taken {
-		u.tries, u.inst.inHand, u.inst.done = 0, u.shape().ChunkLen(n.v.Index()-1), 0
+		if !n.plain { // else what came so far comes again with the next try
+			u.tries = 0
+		}
+		u.inst.inHand, u.inst.done = u.shape().ChunkLen(n.v.Index()-1), 0
 		u.sub = 6
 	}
 	return need
@@ -277,6 +276,8 @@ func (n *Native) headOK(u *Updater) bool {
 // rangeReason tells an answer that ignores what was asked from no answer.
 func (n *Native) rangeReason(u *Updater) Reason {
 	switch h := &u.io.head; {
+	case u.io.state == ioBroken:
+		return ReasonNone
 	case h.Coded, h.Status == 206, h.Status == 416, h.Status == 200 && u.io.ranged:
 		return ReasonStream
 	}
@@ -293,15 +294,15 @@ func (n *Native) endStream(u *Updater) {
 func (n *Native) streamFailed(u *Updater, r Reason) Need {
 	if r != ReasonNone {
 		n.tries++
-		if r == ReasonStream && n.tries == chunkTries-1 && !n.plain {
-			n.plain = true
-			if u.phase == phaseFetch {
-				n.hint = n.v.Index() - n.v.Index()%n.stride(u)
-				u.inst = install{resumable: u.inst.resumable}
-				u.enter(phaseResume)
-			}
-			u.sub = 1
-		}
+		n.plain = n.plain || r == ReasonStream && n.tries == chunkTries-1
+	}
+	if n.plain && u.phase == phaseFetch && n.v.Index() > 0 {
+		n.hint = n.v.Index() - n.v.Index()%n.stride(u)
+		u.inst = install{resumable: u.inst.resumable, written: u.inst.written}
+		u.enter(phaseResume)
+	}
+	if n.plain && u.phase == phaseResume {
+		u.sub = 1
 	}
 	u.io.head.RetryAfter = 0
 	return u.fetchFailed(r)
@@ -313,9 +314,13 @@ func (n *Native) fetch(u *Updater) Need {
 		u.beginVerify()
 		return Need{}
 	}
+	tries := u.tries
 	taken, need := n.next(u)
 	if taken {
 		u.chunkInHand(u.shape().ChunkLen(n.v.Index() - 1))
+		if n.plain {
+			u.tries = tries // the next try begins at the beginning: that one came proves little
+		}
 	}
 	return need
 }
