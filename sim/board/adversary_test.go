@@ -69,12 +69,12 @@ func (o *watch) look() {
 	}
 }
 
-// prefixOfOne says whether got is what one signed image begins with, or all of it.
-// Behind an image is padding.
+// prefixOfOne says whether got is what one signed image begins with, and padding
+// behind it; or, as a whole, one that is all there, with whatever behind it.
 func (o *watch) prefixOfOne(got []byte, whole bool) bool {
 	for _, img := range o.signed {
 		n := min(len(got), len(img))
-		if bytes.Equal(got[:n], img[:n]) && (!whole || n == len(img)) && blank(got[n:]) {
+		if bytes.Equal(got[:n], img[:n]) && (whole && n == len(img) || !whole && blank(got[n:])) {
 			return true
 		}
 	}
