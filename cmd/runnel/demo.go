@@ -11,11 +11,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -24,9 +23,9 @@ import (
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/device"
 	"github.com/runnel-fota/runnel/core/esp32"
-	v1 "github.com/runnel-fota/runnel/core/wire/v1"
 	"github.com/runnel-fota/runnel/internal/client"
 	"github.com/runnel-fota/runnel/internal/devicehttp"
+	"github.com/runnel-fota/runnel/internal/fleet"
 	"github.com/runnel-fota/runnel/internal/inspect"
 	"github.com/runnel-fota/runnel/internal/term"
 	"github.com/runnel-fota/runnel/sim/board"
@@ -39,6 +38,7 @@ const (
 	demoDevice     = "demo-board"
 	demoProduct    = "demo/board"
 	demoLimit      = time.Minute
+	demoPoll       = 200 // ms: nobody wants to watch a board wait
 )
 
 func newDemoCmd() *cobra.Command {
@@ -48,15 +48,25 @@ func newDemoCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "The whole story in one command, in under a minute",
-		Long: `Starts a server and a virtual board on version A; publishes B; cuts the power in
-the middle of the download; powers the board on: it resumes, verifies, reboots and
-confirms; publishes C, which crashes at boot: the board returns to B and says why.
-Everything runs for real, on loopback and in a folder that is removed afterwards. It
-ends with a table: RAM and flash over time, what the cut cost, how long it took.
+		Long: `Makes signing keys, which are thrown away at the end and count nowhere else; starts a
+server and a virtual board on version A; signs and publishes B; cuts the power in the
+middle of the download; powers the board on: it proves what it has, goes on, verifies,
+reboots and confirms; publishes C, which crashes at boot: the board returns to B and
+says why. Everything runs for real, on loopback and in a folder that is removed
+afterwards. It ends with a table: RAM and flash over time, what the cut cost, what went
+over the wire, how long it took.
+
+--wire v1 tells the same over the original chunk protocol, without keys and signatures.
 
 --json prints one object an event, as 'runnel board run --json' does; the last is the
 summary: event, ok, image_bytes, chunks, chunk_bytes, working_set_bytes,
 allocs_per_chunk, refetched_bytes, rolled_back, seconds, and error if a step failed.
+On the native wire also wire; update_time_ratio (B's update on a second board, which
+nothing interrupts, on the clocks of a modelled chip and a line of 10 Mbit/s, over what
+the chip alone needs for the image), update_time_ratio_cut (the same with the power
+cut); wire_bytes (all that B's update, cut included, sent and received at the board's
+socket: headers, polls and reports too) and overhead_ratio (those over the image's
+bytes).
 Exit status 1 if any step is not as it should be.`,
 		Example: `  runnel demo
   runnel demo --json | tail -1
@@ -66,12 +76,15 @@ Exit status 1 if any step is not as it should be.`,
 			if len(images) != 0 && len(images) != 2 {
 				return usagef("--image is given twice, the old and the new image, or not at all")
 			}
-			if wire != "v1" {
-				return usagef("--wire %s: only v1 is there yet", wire)
+			if wire != "native" && wire != "v1" {
+				return usagef("--wire %s: it is native or v1", wire)
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), demoLimit)
 			defer cancel()
-			d := &demo{out: cmd.OutOrStdout(), asJSON: asJSON, start: time.Now()}
+			d := &demo{out: cmd.OutOrStdout(), asJSON: asJSON, start: time.Now(), kind: board.NativeWire}
+			if wire == "v1" {
+				d.kind = board.V1
+			}
 			err := d.run(ctx, images)
 			switch {
 			case err == nil || cmd.Context().Err() == nil && ctx.Err() == nil:
@@ -84,7 +97,7 @@ Exit status 1 if any step is not as it should be.`,
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object an event")
 	cmd.Flags().StringArrayVar(&images, "image", nil, "`file` of a real image: the old one, then the new one")
-	cmd.Flags().StringVar(&wire, "wire", "v1", "the `wire` that the board speaks")
+	cmd.Flags().StringVar(&wire, "wire", "native", "the `wire` that the board speaks: native or v1")
 	return cmd
 }
 
@@ -96,15 +109,22 @@ type demo struct {
 	dir    string
 	log    *boardLog
 
+	kind   board.Kind
 	api    *client.Client
 	dev    *devicehttp.Client
-	key    []byte
+	key    []byte // of the device, for its wire
+	trust  demoTrust
+	line   timedLine
+	smooth time.Duration // B's update on a second board, which nothing interrupts
 	chipID uint16
 	b      *board.Board
 
 	a, imgB, c []byte
 	release    client.Release // B, as the server has it
-	fetched    int            // bytes of B's chunks that were asked for
+	sequence   uint32         // of the last release that was signed
+	stream     string         // path of B's, on the native wire
+	fetched    int            // bytes of B's chunks: over v1 that were asked for, else that came
+	wireBytes  int64          // of B's update, at the socket
 	running    boot.Slot      // that started last
 	rolledBack bool
 	demoRows
@@ -116,19 +136,25 @@ func (d *demo) run(ctx context.Context, images []string) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(d.dir)) }()
 	slots := board.DefaultTable()
-	d.log = newBoardLog(d.out, d.asJSON, board.V1, demoChunk, int(slots.Slots()))
+	d.log = newBoardLog(d.out, d.asJSON, d.kind, demoChunk, int(slots.Slots()))
 	if !d.asJSON {
 		d.log.bar = newProgress(d.out, "          downloading  ").AtOnce()
 	}
 	if err := d.images(images); err != nil {
 		return err
 	}
-	s := summary{Event: "summary", ChunkBytes: demoChunk, WorkingSet: board.WorkingSet(board.V1, demoChunk, int(slots.Slots()))}
+	s := summary{Event: "summary", ChunkBytes: demoChunk, WorkingSet: board.WorkingSet(d.kind, demoChunk, int(slots.Slots()))}
 	failed := d.steps(ctx)
 	d.log.bar.Clear()
 	s.ImageBytes, s.Chunks = int(d.release.Size), d.release.Chunks
 	s.Refetched, s.RolledBack = max(0, d.fetched-len(d.imgB)), d.rolledBack
-	if s.Allocs, err = board.AllocsPerChunk(); err != nil {
+	if d.kind == board.NativeWire {
+		s.native(d.wireBytes, len(d.imgB), d.smooth, d.line.clock.took)
+		s.Allocs, err = d.allocsPerRecord(ctx)
+	} else {
+		s.Allocs, err = board.AllocsPerChunk()
+	}
+	if err != nil {
 		return errors.Join(failed, err)
 	}
 	s.Seconds = time.Since(d.start).Seconds()
@@ -149,6 +175,16 @@ func (d *demo) steps(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
+	if d.kind == board.NativeWire {
+		d.line.dev, d.line.count = d.dev, func(path string, at, n int) {
+			if path == d.stream {
+				d.fetched += chunkBytes(at+n) - chunkBytes(at)
+			}
+		}
+		if err := d.makeKeys(ctx); err != nil {
+			return err
+		}
+	}
 	if err := d.newBoard(ctx); err != nil {
 		return err
 	}
@@ -156,10 +192,13 @@ func (d *demo) steps(ctx context.Context) (err error) {
 		name string
 		do   func(context.Context) error
 	}{
-		{"push B", func(ctx context.Context) (err error) { d.release, err = d.push(ctx, "B", d.imgB); return err }},
+		{yes(d.kind == board.V1, "push B", "sign and push B"), func(ctx context.Context) (err error) {
+			d.release, err = d.push(ctx, "B", d.imgB)
+			return err
+		}},
 		{"download, power cut in the middle", d.cut},
-		{"resume, verify, reboot, confirm", d.resume},
-		{"push C, which crashes at boot", func(ctx context.Context) error { _, err := d.push(ctx, "C", d.c); return err }},
+		{yes(d.kind == board.V1, "resume, verify, reboot, confirm", "prove, resume, verify, reboot, confirm"), d.resume},
+		{yes(d.kind == board.V1, "push C, which crashes at boot", "sign and push C, which crashes at boot"), func(ctx context.Context) error { _, err := d.push(ctx, "C", d.c); return err }},
 		{"C crashes at boot, the board returns to B", d.goBack},
 	} {
 		d.log.emit(boardEvent{Event: "step", Text: step.name})
@@ -214,7 +253,11 @@ func (d *demo) server(ctx context.Context) (stop func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, "serve", "--json", "--data", filepath.Join(d.dir, "server"), "--listen", "127.0.0.1:0")
+	args := []string{"serve", "--json", "--data", filepath.Join(d.dir, "server"), "--listen", "127.0.0.1:0"}
+	if d.kind == board.NativeWire {
+		args = append(args, "--"+throwAwayFlag)
+	}
+	cmd := exec.CommandContext(ctx, self, args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	var errText bytes.Buffer
@@ -232,7 +275,7 @@ func (d *demo) server(ctx context.Context) (stop func() error, err error) {
 			return err
 		}
 		if err := cmd.Wait(); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("server: %w: %s", err, errText.String())
+			return fmt.Errorf("server: %w: %s", err, brief(errText.String()))
 		}
 		return nil
 	}
@@ -245,7 +288,7 @@ func (d *demo) server(ctx context.Context) (stop func() error, err error) {
 		err = json.Unmarshal(line, &first)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("server did not start: %w: %s", err, errText.String()), stop())
+		return nil, errors.Join(fmt.Errorf("server did not start: %w", err), stop())
 	}
 	d.log.emit(boardEvent{Event: "server", Text: first.URL})
 	if d.api, err = client.New(first.URL, first.Token); err == nil {
@@ -257,6 +300,16 @@ func (d *demo) server(ctx context.Context) (stop func() error, err error) {
 	return stop, nil
 }
 
+// brief is as much of a server's log as an error has room for.
+func brief(s string) string {
+	const most = 600 // bytes
+	s = strings.TrimSpace(s)
+	if len(s) > most {
+		s = s[:most] + "..."
+	}
+	return fleet.CleanText(s, most+3)
+}
+
 func (d *demo) flashFile() string { return filepath.Join(d.dir, "board.bin") }
 
 // newBoard makes a board that runs A and makes it known to the server.
@@ -265,7 +318,7 @@ func (d *demo) newBoard(ctx context.Context) error {
 	if _, err := rand.Read(d.key); err != nil {
 		return err
 	}
-	if _, err := d.api.AddDevice(ctx, demoDevice, demoProduct, hex.EncodeToString(d.key)); err != nil {
+	if err := d.addDevice(ctx); err != nil {
 		return err
 	}
 	chip, err := nor.Create(d.flashFile(), nor.Config{})
@@ -281,8 +334,14 @@ func (d *demo) newBoard(ctx context.Context) error {
 }
 
 func (d *demo) push(ctx context.Context, version string, img []byte) (client.Release, error) {
-	sum := sha256.Sum256(img)
-	p, err := d.api.Publish(ctx, demoProduct, version, demoChunk, hex.EncodeToString(sum[:]), bytes.NewReader(img), int64(len(img)))
+	var p client.Published
+	var err error
+	if d.kind == board.NativeWire {
+		p, err = d.pushSigned(ctx, version, img)
+	} else {
+		sum := sha256.Sum256(img)
+		p, err = d.api.Publish(ctx, demoProduct, version, demoChunk, hex.EncodeToString(sum[:]), bytes.NewReader(img), int64(len(img)))
+	}
 	if err != nil {
 		return client.Release{}, err
 	}
@@ -300,48 +359,42 @@ func (d *demo) power(ctx context.Context, stop func(*device.Updater, device.Even
 		return err
 	}
 	d.b.Chip = chip
+	d.line.clock.power(chip)
 	done := false
 	var up *device.Updater
-	err = d.b.Run(ctx, boot.ResetPowerOn, board.App{
-		Transport: d, PollMillis: 200, Seed: 1,
-		Identity: v1.Identity{ID: demoDevice, Signed: true, Key: d.key},
-		OnBoot:   d.log.booted,
+	app := board.App{
+		Transport: d, PollMillis: demoPoll, Seed: 1,
+		OnBoot: d.log.booted,
 		OnStart: func(u *device.Updater, b board.Boot) {
 			up, d.running = u, b.Running
 			d.log.started(u, b)
 		},
 		OnEvent: func(e device.Event) {
 			d.log.event(e)
+			d.line.clock.event(e)
 			d.observe(e, d.log.ram)
 			done = done || stop(up, e)
 		},
 		Stop: func() bool {
 			d.log.step()
 			if up != nil {
-				d.look(up.Status(), d.log.ram)
+				st := up.Status()
+				d.look(st, d.log.ram)
+				d.line.clock.step(st.Phase)
 			}
 			return done
 		},
-	})
+	}
+	d.identify(&app)
+	err = d.b.Run(ctx, boot.ResetPowerOn, app)
+	d.dev.Close() // the power is off: so are its connections
 	return errors.Join(err, chip.Close(), d.log.err)
-}
-
-// Do carries a request, and counts the bytes of B's chunks that are asked for.
-func (d *demo) Do(ctx context.Context, r device.Request) (board.Answer, error) {
-	if u, err := url.ParseRequestURI(string(r.Target)); err == nil && u.Path == v1.ChunkPath && !d.full {
-		if n, err := strconv.Atoi(u.Query().Get("chunk_number")); err == nil && n*demoChunk < len(d.imgB) {
-			d.fetched += min(demoChunk, len(d.imgB)-n*demoChunk)
-		}
-	}
-	a, err := d.dev.Do(ctx, &r)
-	if err != nil {
-		return nil, err
-	}
-	return a, nil
 }
 
 // cut pulls the plug at half of B.
 func (d *demo) cut(ctx context.Context) error {
+	sent, received := d.dev.Traffic()
+	d.wireBytes = -sent - received
 	err := d.power(ctx, func(_ *device.Updater, e device.Event) bool {
 		if e.Kind == device.EventChunk && int(e.Bytes) >= len(d.imgB)/2 {
 			d.row("power cut", e.Bytes, nil)
@@ -379,7 +432,12 @@ func (d *demo) resume(ctx context.Context) error {
 	case !resumed:
 		return errors.New("the download started over instead of resuming")
 	}
-	return d.holds(ctx, "B", d.imgB, "confirmed")
+	sent, received := d.dev.Traffic()
+	d.wireBytes += sent + received
+	if err := d.holds(ctx, "B", d.imgB, "confirmed"); err != nil || d.kind == board.V1 {
+		return err
+	}
+	return d.uninterrupted(ctx)
 }
 
 func (d *demo) goBack(ctx context.Context) error {

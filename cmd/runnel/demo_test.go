@@ -110,28 +110,67 @@ func checkStory(t *testing.T, out string, imageBytes int) {
 	}
 }
 
+// checkNative wants what the native wire adds to the story, and its figures.
+func checkNative(t *testing.T, out string) {
+	t.Helper()
+	lines, s := demoLines(t, out)
+	seen := map[string]int{}
+	for _, l := range lines {
+		seen[l.Event]++
+	}
+	// Two boards: the list that the second one takes is not told.
+	if seen["keys"] != 1 || seen["key_list"] != 1 || seen["measured"] != 1 {
+		t.Errorf("keys, lists and measurements: %v", seen)
+	}
+	n := s.NativeSummary
+	if n == nil {
+		t.Fatalf("no native figures: %s", out[strings.LastIndex(strings.TrimSpace(out), "\n")+1:])
+	}
+	hashes := int64(32 * (demoImageBytes/demoChunk - 1))
+	if n.WireBytes < demoImageBytes+hashes || n.WireBytes > demoImageBytes*105/100 {
+		t.Errorf("%d bytes on the wire for an image of %d with hashes of %d", n.WireBytes, demoImageBytes, hashes)
+	}
+	if n.Wire != "native" || n.TimeRatio < 1 || n.TimeRatio > 1.10 || n.TimeRatioCut <= n.TimeRatio || n.Overhead <= 1 {
+		t.Errorf("%+v", *n)
+	}
+}
+
 func TestDemo(t *testing.T) {
 	bin := buildRunnel(t)
-	t.Run("json", func(t *testing.T) {
-		out, status := runDemo(t, bin, "--json", "--wire", "v1")
-		if status != exitOK {
-			t.Fatalf("status %d:\n%s", status, out)
-		}
-		checkStory(t, out, demoImageBytes)
-		last := out[strings.LastIndex(strings.TrimSpace(out), "\n")+1:]
-		const contract = `{"event":"summary","ok":true,"image_bytes":1068032,"chunks":1043,"chunk_bytes":1024,"working_set_bytes":`
-		if !strings.HasPrefix(last, contract) {
-			t.Errorf("the summary is %s", last)
-		}
-	})
+	const contract = `{"event":"summary","ok":true,"image_bytes":1068032,"chunks":1043,"chunk_bytes":1024,"working_set_bytes":`
+	for _, wire := range []string{"native", "v1"} {
+		t.Run("json, "+wire, func(t *testing.T) {
+			args := []string{"--json"}
+			if wire == "v1" {
+				args = append(args, "--wire", "v1")
+			}
+			out, status := runDemo(t, bin, args...)
+			if status != exitOK {
+				t.Fatalf("status %d:\n%s", status, out)
+			}
+			checkStory(t, out, demoImageBytes)
+			last := out[strings.LastIndex(strings.TrimSpace(out), "\n")+1:]
+			if !strings.HasPrefix(last, contract) || strings.Contains(last, `"wire"`) != (wire == "native") {
+				t.Errorf("the summary is %s", last)
+			}
+			if wire == "native" {
+				checkNative(t, out)
+			}
+		})
+	}
 	t.Run("table", func(t *testing.T) {
 		out, status := runDemo(t, bin)
 		if status != exitOK {
 			t.Fatalf("status %d:\n%s", status, out)
 		}
+		for _, line := range strings.Split(out[strings.Index(out, "RAM and flash"):], "\n") {
+			if len(line) > 80 {
+				t.Errorf("%d columns: %s", len(line), line)
+			}
+		}
 		at := 0
 		for _, want := range []string{"RAM in use", "free of 3,072", "in flash", "\nbefore ", "\nwith a chunk in hand ", "\nafter it", " 1,024\n", "\npower cut ",
-			"\nresumed ", "\nwith the last chunk in hand ", "\nafter, all chunks in flash ", " 1,068,032\n", "285,432 - 282,156 = 3,276", "1,043 chunks of 1,024", "fetched twice", "result", "ok\n"} {
+			"\nresumed ", "\nwith the last chunk in hand ", "\nafter, all chunks in flash ", " 1,068,032\n", "285,432 - 282,156 = 3,276", "1,043 chunks of 1,024", "fetched twice", "on the wire", " x the image\n", "the flash's own", "result", "ok\n"} {
 			i := strings.Index(out[at:], want)
 			if i < 0 {
 				t.Fatalf("no %q after what comes before it:\n%s", want, out)
@@ -161,6 +200,13 @@ func TestDemo(t *testing.T) {
 		_, s := demoLines(t, out)
 		if status != exitFailed || s.Event != "summary" || s.OK || s.RolledBack || !strings.Contains(s.Error, "B failed: new image crashed") {
 			t.Errorf("B crashes, and the demo ends with status %d and %+v", status, s)
+		}
+	})
+	t.Run("a chip without a name", func(t *testing.T) {
+		first := build(t, board.ImageSpec{Size: 64 << 10, Version: "1", Chip: 77})
+		out, status := runDemo(t, bin, "--json", "--image", first, "--image", build(t, board.ImageSpec{Size: 80 << 10, Version: "2", Chip: 77}))
+		if status != exitOK {
+			t.Fatalf("status %d:\n%s", status, out)
 		}
 	})
 	for name, second := range map[string]string{

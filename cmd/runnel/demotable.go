@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/runnel-fota/runnel/core/device"
 	"github.com/runnel-fota/runnel/internal/term"
+	"github.com/runnel-fota/runnel/sim/board"
 )
 
 // The end of the demo: what was measured, as a table or as the summary.
@@ -86,7 +89,25 @@ type summary struct {
 	Refetched  int     `json:"refetched_bytes"`
 	RolledBack bool    `json:"rolled_back"`
 	Seconds    float64 `json:"seconds"`
-	Error      string  `json:"error,omitempty"`
+	*NativeSummary
+	Error string `json:"error,omitempty"`
+}
+
+// NativeSummary is what the native wire's summary says beside. Its name is for
+// package json, which reads into no other.
+type NativeSummary struct {
+	Wire         string  `json:"wire"`
+	TimeRatio    float64 `json:"update_time_ratio"`
+	TimeRatioCut float64 `json:"update_time_ratio_cut"`
+	WireBytes    int64   `json:"wire_bytes"`
+	Overhead     float64 `json:"overhead_ratio"`
+}
+
+func (s *summary) native(wireBytes int64, image int, smooth, cut time.Duration) {
+	round := func(v float64) float64 { return math.Round(v*1e4) / 1e4 }
+	ratio := func(d time.Duration) float64 { return round(float64(d) / float64(flashTime(image))) }
+	s.NativeSummary = &NativeSummary{Wire: "native", TimeRatio: ratio(smooth), TimeRatioCut: ratio(cut),
+		WireBytes: max(wireBytes, 0), Overhead: round(float64(wireBytes) / float64(image))}
 }
 
 const maxRefetched = 4096 // bytes: invariant I6
@@ -104,6 +125,11 @@ func (s *summary) outOfBounds(ram ramMeter) error {
 		return fmt.Errorf("%d bytes of RAM were seen in use, of %d", ram.peak, s.WorkingSet)
 	case s.Allocs != 0:
 		return fmt.Errorf("%g allocations a chunk", s.Allocs)
+	case s.NativeSummary == nil:
+		return nil
+	case s.Overhead <= 1 || s.TimeRatio <= 0 || s.TimeRatioCut <= 0:
+		// Fewer bytes than the image has, or no end of an update: nothing was measured.
+		return fmt.Errorf("%d bytes on the wire, %g and %g of the flash's time: that is no update", s.WireBytes, s.TimeRatio, s.TimeRatioCut)
 	}
 	return nil
 }
@@ -136,9 +162,16 @@ func (d *demo) finish(s summary) error {
 	line("RAM for a chunk in hand", "%s bytes", term.Number(max(0, most-least)))
 	line("  on the original's page", "%s - %s = %s bytes", term.Number(originalBefore), term.Number(originalInHand), term.Number(originalBefore-originalInHand))
 	line("RAM reserved, in all", "%s bytes", term.Number(s.WorkingSet))
+	if s.NativeSummary != nil {
+		line("apart, to check a signature", "%s bytes", term.Number(board.VerifierBytes()))
+	}
 	line("allocations a chunk", "%g", s.Allocs)
 	line("image", "%s bytes in %s chunks of %s", term.Number(s.ImageBytes), term.Number(s.Chunks), term.Number(s.ChunkBytes))
 	line("fetched twice because of the cut", "%s bytes", term.Number(s.Refetched))
+	if n := s.NativeSummary; n != nil {
+		line("on the wire, all in all", "%s bytes: %.3f x the image", term.Number(n.WireBytes), n.Overhead)
+		line("time on a modelled board", "%.2f x the flash's own; with the cut %.2f x", n.TimeRatio, n.TimeRatioCut)
+	}
 	line("back to B after C's crash", "%s", yes(s.RolledBack, "yes", "no"))
 	line("time", "%.1f s", s.Seconds)
 	line("result", "%s", yes(s.OK, "ok", "not ok"))

@@ -45,10 +45,10 @@ type drillRelease struct {
 	file     [sha256.Size]byte
 }
 
-// newDrillRelease builds an image and signs its manifest.
-func newDrillRelease(ctx context.Context, p *release.Product, sequence uint32, signers ...release.Signer) (*drillRelease, error) {
+// newDrillRelease builds an image of so many bytes and signs its manifest.
+func newDrillRelease(ctx context.Context, p *release.Product, size int, sequence uint32, signers ...release.Signer) (*drillRelease, error) {
 	version := fmt.Sprintf("drill-%d", sequence)
-	img, err := board.BuildImage(board.ImageSpec{Size: drillImage, Project: "drill", Version: version})
+	img, err := board.BuildImage(board.ImageSpec{Size: size, Project: "drill", Version: version})
 	if err != nil {
 		return nil, err
 	}

@@ -87,5 +87,5 @@ func fsck(cmd *cobra.Command, data string) (n int, faults []ingest.Fault, err er
 	if err != nil {
 		return 0, nil, err
 	}
-	return newIntake(blobs, store).Check(ctx)
+	return newIntake(blobs, store, false).Check(ctx)
 }

@@ -26,12 +26,12 @@ type imageStore interface {
 }
 
 // openImages opens the folder and sweeps what a crash left between a blob and its release.
-func openImages(ctx context.Context, path string, store imageStore, log *slog.Logger) (*images, error) {
+func openImages(ctx context.Context, path string, store imageStore, demoKeys bool, log *slog.Logger) (*images, error) {
 	d, err := dir.Open(dir.Options{Path: path})
 	if err != nil {
 		return nil, err
 	}
-	i := &images{blobs: d, intake: newIntake(d, store)}
+	i := &images{blobs: d, intake: newIntake(d, store, demoKeys)}
 	removed, faults, err := i.intake.Sweep(ctx)
 	if err != nil {
 		return nil, err
@@ -48,8 +48,8 @@ func openImages(ctx context.Context, path string, store imageStore, log *slog.Lo
 }
 
 // newIntake takes in what is stored in d and in store.
-func newIntake(d *dir.Dir, store imageStore) *ingest.Service {
-	return ingest.New(ingest.Options{Blobs: d, Releases: store, Signed: store, MaxImage: maxImage, Now: time.Now,
+func newIntake(d *dir.Dir, store imageStore, demoKeys bool) *ingest.Service {
+	return ingest.New(ingest.Options{Blobs: d, Releases: store, Signed: store, MaxImage: maxImage, Now: time.Now, ThrowAway: demoKeys,
 		Stage: func(ctx context.Context, room int64) (ingest.Staged, error) { return d.Stage(ctx, room) }})
 }
 

@@ -241,11 +241,11 @@ func (r *rehearsal) say(step string, ok bool, format string, args ...any) {
 // drill is the story. An error is a step that could not be done at all.
 func (r *rehearsal) drill(ctx context.Context) error {
 	stolen := release.KeyName(r.keys[0].Public())
-	one, err := newDrillRelease(ctx, r.p, 1, r.keys...)
+	one, err := newDrillRelease(ctx, r.p, drillImage, 1, r.keys...)
 	if err != nil {
 		return err
 	}
-	bad, err := newDrillRelease(ctx, r.p, 2, r.keys...)
+	bad, err := newDrillRelease(ctx, r.p, drillImage, 2, r.keys...)
 	if err != nil {
 		return err
 	}
@@ -271,7 +271,7 @@ func (r *rehearsal) drill(ctx context.Context) error {
 	}
 	r.say(fmt.Sprintf("list %d revokes %s; the board is offered a newer release by it", revoked.list.Version, stolen),
 		!got.confirmed && got.lists == 1 && got.refused == device.ReasonSignature, "%s", got)
-	next, err := newDrillRelease(ctx, r.p, 3, append([]release.Signer{heir}, r.keys[1:]...)...)
+	next, err := newDrillRelease(ctx, r.p, drillImage, 3, append([]release.Signer{heir}, r.keys[1:]...)...)
 	if err != nil {
 		return err
 	}
@@ -362,7 +362,7 @@ func (r *rehearsal) theft(ctx context.Context, revoked drillList, bad *drillRele
 	d.server.serve(r.now)
 	alone := bad
 	if len(r.keys) > 1 {
-		if alone, err = newDrillRelease(ctx, r.p, 2, r.keys[0]); err != nil {
+		if alone, err = newDrillRelease(ctx, r.p, drillImage, 2, r.keys[0]); err != nil {
 			return err
 		}
 	}
@@ -377,7 +377,7 @@ func (r *rehearsal) theft(ctx context.Context, revoked drillList, bad *drillRele
 		r.say(step, got.confirmed, "%s: no list helps a board that has not seen it; asking for two keys does", got)
 	}
 	d.server.serve(r.now, revoked)
-	worse, err := newDrillRelease(ctx, r.p, 4, r.keys[0])
+	worse, err := newDrillRelease(ctx, r.p, drillImage, 4, r.keys[0])
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,7 @@ type serveConfig struct {
 	comeBack     time.Duration
 	tlsProxy     bool
 	json         bool
+	demoKeys     bool // a demo's throw-away keys are taken
 	log          *slog.Logger
 	out          io.Writer
 }
@@ -92,6 +93,10 @@ is ready; admin_token is there at the first start only. The log goes to stderr.`
 	f.StringVar(&c.redirect, "stream-redirect", "", "send devices to `URL`DIGEST for a stream, e.g. a CDN's; which fetches from here with ?origin=1")
 	f.DurationVar(&c.comeBack, "come-back", native.DefaultComeBack, "how long native devices wait between polls, 1m to 24h")
 	f.BoolVar(&c.tlsProxy, "tls-proxy", false, "plain requests came over TLS to a proxy in front: take enrolment tokens that devices share")
+	f.BoolVar(&c.demoKeys, throwAwayFlag, false, "take key lists of a demo's throw-away keys")
+	if err := f.MarkHidden(throwAwayFlag); err != nil {
+		panic(err) // the flag is there: it is made the line before
+	}
 	return cmd
 }
 
@@ -161,7 +166,7 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	images, err := openImages(ctx, dir.Blobs(), store, c.log)
+	images, err := openImages(ctx, dir.Blobs(), store, c.demoKeys, c.log)
 	if err != nil {
 		return err
 	}
