@@ -6,6 +6,11 @@ import (
 )
 
 const goodSummary = `{"event":"summary","ok":true,"image_bytes":1068032,"chunks":1043,"chunk_bytes":1024,` +
+	`"working_set_bytes":2900,"allocs_per_chunk":0,"refetched_bytes":2048,"rolled_back":true,"seconds":12.5,` +
+	`"wire":"native","update_time_ratio":1.0996,"update_time_ratio_cut":1.36,"wire_bytes":1112840,"overhead_ratio":1.042}`
+
+// oldSummary is that of the v1 wire, which has none of the native figures.
+const oldSummary = `{"event":"summary","ok":true,"image_bytes":1068032,"chunks":1043,"chunk_bytes":1024,` +
 	`"working_set_bytes":2900,"allocs_per_chunk":0,"refetched_bytes":2048,"rolled_back":true,"seconds":12.5}`
 
 func TestCheckDemo(t *testing.T) {
@@ -29,11 +34,19 @@ func TestCheckDemo(t *testing.T) {
 		{"no way back", `"rolled_back":true`, `"rolled_back":false`, "rolled_back"},
 		{"slow", `12.5`, `60`, "seconds"},
 		{"another event is last", `"summary"`, `"chunk"`, "not a summary"},
+		{"another wire", `"wire":"native"`, `"wire":"v1"`, "wire is"},
+		{"a slow update", `1.0996`, `1.1004`, "update_time_ratio is"},
+		{"an update in no time", `1.0996`, `0`, "update_time_ratio is"},
+		{"a slow resume", `1.36`, `1.51`, "update_time_ratio_cut"},
+		{"a cut that costs nothing", `1.36`, `1.0996`, "update_time_ratio_cut"},
+		{"much on the wire", `"wire_bytes":1112840,"overhead_ratio":1.042`, `"wire_bytes":1123570,"overhead_ratio":1.052`, "overhead_ratio"},
+		{"figures that don't agree", `"wire_bytes":1112840`, `"wire_bytes":1102840`, "wire_bytes"},
+		{"no native figures", `"wire":"native","update_time_ratio":1.0996,"update_time_ratio_cut":1.36,"wire_bytes":1112840,"overhead_ratio":1.042`, `"x":1`, "overhead_ratio"},
 		{"not JSON", `{"event"`, `"event"`, "not a JSON object"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			last := strings.Replace(goodSummary, c.old, c.new, 1)
-			_, err := checkDemo([]byte("{\"event\":\"start\"}\n" + last + "\n"))
+			_, err := checkDemo([]byte("{\"event\":\"start\"}\n"+last+"\n"), "native")
 			switch {
 			case c.complain == "" && err != nil:
 				t.Error(err)
@@ -42,10 +55,13 @@ func TestCheckDemo(t *testing.T) {
 			}
 		})
 	}
-	if _, err := checkDemo([]byte("{\"event\":\"start\"}\nnoise\n" + goodSummary)); err == nil {
+	if _, err := checkDemo([]byte(oldSummary), "v1"); err != nil {
+		t.Errorf("v1: %v", err)
+	}
+	if _, err := checkDemo([]byte("{\"event\":\"start\"}\nnoise\n"+goodSummary), "native"); err == nil {
 		t.Error("noise between the events was taken")
 	}
-	if _, err := checkDemo(nil); err == nil {
+	if _, err := checkDemo(nil, "v1"); err == nil {
 		t.Error("no output was taken")
 	}
 }
