@@ -215,6 +215,7 @@ func TestReleaseRefuses(t *testing.T) {
 	altered[700] ^= 1
 	cut.Stream = bytes.NewReader(altered)
 
+	w := signedWorld(t) // one for all: each leaves it as it was
 	for _, c := range []struct {
 		name  string
 		file  io.Reader
@@ -248,7 +249,7 @@ func TestReleaseRefuses(t *testing.T) {
 		{"a source that breaks in a header", io.MultiReader(bytes.NewReader(good[:100]), iotest.ErrReader(io.ErrUnexpectedEOF)), fleet.CodeInternal, "unexpected EOF"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := signedWorld(t)
+			w.t = t
 			r, created, err := w.PublishRelease(ctx, c.file, 0)
 			if created || r != (fleet.Release{}) || fleet.CodeOf(err) != c.code {
 				t.Fatalf("%+v %v (%s)", r, err, fleet.CodeOf(err))
