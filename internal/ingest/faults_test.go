@@ -325,3 +325,38 @@ func TestReleaseMemory(t *testing.T) {
 		t.Errorf("2 MiB: %d bytes allocated, 8 MiB: %d", small, large)
 	}
 }
+
+// A disk that answers other bytes than it was given, after they were checked: no
+// stream is made of those.
+func TestImageChangesMeanwhile(t *testing.T) {
+	w := signedWorld(t)
+	_, file := pump(t, 1, nil)
+	stage := w.stage
+	places := 0
+	w.stage = func(ctx context.Context, room int64) (Staged, error) {
+		places++
+		s, err := stage(ctx, room)
+		if places == 1 {
+			s = &changing{Staged: s, after: 64 << 10} // once the root was checked
+		}
+		return s, err
+	}
+	if _, _, err := w.push(file); fleet.CodeOf(err) != fleet.CodeInternal || !strings.Contains(err.Error(), "another root") {
+		t.Errorf("%v", err)
+	}
+	w.keeps(0, 0, 1)
+}
+
+// changing flips a bit of all that is read after so many bytes.
+type changing struct {
+	Staged
+	after int
+}
+
+func (c *changing) ReadAt(p []byte, off int64) (int, error) {
+	n, err := c.Staged.ReadAt(p, off)
+	if c.after -= n; c.after < -headBytes && n > 0 {
+		p[0] ^= 1
+	}
+	return n, err
+}
