@@ -5,11 +5,15 @@ package blob
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 
 	"github.com/runnel-fota/runnel/internal/fleet"
 )
+
+// ErrDamaged is under the error of a blob whose bytes do not have its digest.
+var ErrDamaged = errors.New("the bytes are not those that were stored")
 
 // Store keeps immutable bytes by their SHA-256. Its methods may be called
 // concurrently, also for the same blob.
@@ -24,7 +28,7 @@ type Store interface {
 	// Open opens a blob for reading; the caller closes it. CodeNotFound where there is none. A
 	// blob that is deleted meanwhile can be read to its end. The content is not checked: Verify does.
 	Open(ctx context.Context, d fleet.Digest) (*os.File, error)
-	// Verify reads a blob and compares its digest.
+	// Verify reads a blob and compares its digest: ErrDamaged where it has another.
 	Verify(ctx context.Context, d fleet.Digest) error
 	// List is all blobs, in the order of their digests.
 	List(ctx context.Context) ([]fleet.Digest, error)

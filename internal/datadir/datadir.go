@@ -49,9 +49,20 @@ type Dir struct {
 	first bool
 }
 
-// Open makes the folder if need be and locks it. CodeConflict where another
-// server has it.
+// Open makes the folder if need be, locks it and removes what a crash left
+// half-written. CodeConflict where another server has it.
 func Open(path string) (*Dir, error) {
+	d, err := lockAt(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.RemoveUnfinished(); err != nil {
+		return nil, errors.Join(fmt.Errorf("data folder: %w", err), d.Close())
+	}
+	return d, nil
+}
+
+func lockAt(path string) (*Dir, error) {
 	if path == "" {
 		return nil, &fleet.Error{Code: fleet.CodeInvalid, Message: "the data folder has no name", Hint: "name one with --data"}
 	}

@@ -316,31 +316,8 @@ func (d *Dir) OpenBlob(ctx context.Context, digest fleet.Digest) (io.ReadCloser,
 
 // Verify implements blob.Store.
 func (d *Dir) Verify(ctx context.Context, digest fleet.Digest) error {
-	f, err := d.Open(ctx, digest)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	sha := sha256.New()
-	buf := make([]byte, copyBytes)
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n, err := f.Read(buf)
-		sha.Write(buf[:n])
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return diskError("read", err)
-		}
-	}
-	if have := fleet.Digest(sha.Sum(nil)); have != digest {
-		return &fleet.Error{Code: fleet.CodeInternal, Message: fmt.Sprintf("the image %s is damaged on the disk", digest), Hint: "push it again: it is replaced",
-			Err: fmt.Errorf("its SHA-256 is %s", have)}
-	}
-	return nil
+	_, err := d.Check(ctx, digest, nil)
+	return err
 }
 
 // List implements blob.Store. Files with other names are somebody else's.

@@ -88,6 +88,14 @@ func (s *Store) checkSecret(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.openSeal(sealed); err != nil {
+		return err
+	}
+	return nil
+}
+
+// openSeal finds the wrong secret.
+func (s *Store) openSeal(sealed []byte) *fleet.Error {
 	if text, err := s.seal.open(sealed, sealAbout); err != nil || string(text) != sealText {
 		return &fleet.Error{Code: fleet.CodeInvalid, Message: "secret.key is not the one that this database was made with",
 			Hint: "bring the right secret.key back: the device keys can't be read without it"}

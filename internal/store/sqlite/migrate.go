@@ -18,25 +18,51 @@ var migrationFiles embed.FS
 // migrate brings the tables up to date. Migrations only go up: a program that is
 // older than the file refuses it instead of guessing what a newer one meant.
 func migrate(ctx context.Context, db *sql.DB, path string) error {
-	files, err := fs.Sub(migrationFiles, "migrations")
+	p, err := migrations(db)
 	if err != nil {
 		return err
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, files, goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
-	if err != nil {
-		return fmt.Errorf("migrations: %w", err)
 	}
 	have, want, err := p.GetVersions(ctx)
 	if err != nil {
 		return fmt.Errorf("migrations: %w", err)
 	}
 	if have > want {
-		return &fleet.Error{Code: fleet.CodeInvalid,
-			Message: fmt.Sprintf("%s was written by a newer version of this program (schema %d, this one knows %d)", path, have, want),
-			Hint:    "start that version, or bring a backup from before the upgrade back"}
+		return newerError(path, have, want)
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("migrations: %w", err)
 	}
 	return nil
+}
+
+func migrations(db *sql.DB) (*goose.Provider, error) {
+	files, err := fs.Sub(migrationFiles, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, files, goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
+	if err != nil {
+		return nil, fmt.Errorf("migrations: %w", err)
+	}
+	return p, nil
+}
+
+// versions are the file's schema and this program's, without a write: goose's own
+// look makes its table where there is none.
+func versions(ctx context.Context, db *sql.DB) (have, want int64, err error) {
+	p, err := migrations(db)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, s := range p.ListSources() {
+		want = max(want, s.Version)
+	}
+	err = db.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied = 1").Scan(&have)
+	return have, want, err
+}
+
+func newerError(path string, have, want int64) error {
+	return &fleet.Error{Code: fleet.CodeInvalid,
+		Message: fmt.Sprintf("%s was written by a newer version of this program (schema %d, this one knows %d)", path, have, want),
+		Hint:    "start that version, or bring a backup from before the upgrade back"}
 }

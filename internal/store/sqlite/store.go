@@ -64,6 +64,7 @@ type Store struct {
 	seal    sealer
 
 	generation atomic.Int64
+	readOnly   bool
 }
 
 var (
@@ -158,6 +159,9 @@ func (s *Store) open(ctx context.Context, o Options, size int64) error {
 // that a copy of runnel.db alone is whole.
 func (s *Store) Close() error {
 	var errs []error
+	if s.readOnly {
+		return s.readers.close() // db is the same
+	}
 	if s.w != nil {
 		errs = append(errs, s.w.close())
 	}
@@ -193,22 +197,28 @@ func prepareFile(path string) (int64, error) {
 	}
 	head := make([]byte, len(fileHeader))
 	if _, err := io.ReadFull(f, head); err != nil || string(head) != fileHeader {
-		return 0, &fleet.Error{Code: fleet.CodeInvalid, Message: path + " is no SQLite database, or its beginning is damaged", Hint: damagedHint}
+		return 0, noDatabase(path)
 	}
 	return st.Size(), nil
 }
 
+func noDatabase(path string) error {
+	return &fleet.Error{Code: fleet.CodeInvalid, Message: path + " is no SQLite database, or its beginning is damaged", Hint: damagedHint}
+}
+
 // dsn is the driver's name for the file, with what every connection sets.
 func dsn(path string, more ...string) string {
-	params := append([]string{
-		fmt.Sprintf("_pragma=busy_timeout(%d)", busyMillis),
+	return dsnToRead(path, append([]string{
 		"_pragma=journal_mode(WAL)",
 		"_pragma=synchronous(FULL)",
 		"_pragma=foreign_keys(1)",
-		"_pragma=trusted_schema(0)",
 		fmt.Sprintf("_pragma=journal_size_limit(%d)", walKeepBytes),
-		"_dqs=0",
-	}, more...)
+	}, more...)...)
+}
+
+// dsnToRead sets nothing that would write to the file.
+func dsnToRead(path string, more ...string) string {
+	params := append([]string{fmt.Sprintf("_pragma=busy_timeout(%d)", busyMillis), "_pragma=trusted_schema(0)", "_dqs=0"}, more...)
 	u := url.URL{Scheme: "file", Path: filepath.ToSlash(path), RawQuery: strings.Join(params, "&")}
 	if !strings.HasPrefix(u.Path, "/") {
 		// A relative path, or one with a drive letter: SQLite wants it right behind "file:" or

@@ -1,0 +1,169 @@
+package sqlite
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/runnel-fota/runnel/internal/fleet"
+)
+
+// maxVerdicts bounds what SQLite is asked to find: the first says enough.
+const maxVerdicts = 20
+
+// OpenToCheck opens a file that is there to read it, and leaves it and its log as
+// they are: no tables are made or changed, the log is not folded in. Writes are
+// refused. CodeInvalid where there is no file, or one that this program's tables
+// are not in; damage is left for Check to find, as far as that can be.
+func OpenToCheck(ctx context.Context, o Options) (*Store, error) {
+	st, err := os.Stat(o.Path)
+	if err != nil || st.Size() == 0 {
+		return nil, &fleet.Error{Code: fleet.CodeInvalid, Message: "there is no database " + o.Path, Err: err,
+			Hint: "name the data folder of a server that was started once"}
+	}
+	if err := checkHead(o.Path); err != nil {
+		return nil, err
+	}
+	s := &Store{readOnly: true, w: refuser()}
+	if s.seal, err = newSealer(o.Secret, rand.Reader); err != nil {
+		return nil, err
+	}
+	// A connection that may write would fold the log into the file when it is closed.
+	if s.db, err = sql.Open("sqlite", dsnToRead(o.Path, "mode=ro", "_pragma=query_only(1)")); err != nil {
+		return nil, err
+	}
+	s.readers = &reader{db: s.db, stmts: map[string]*sql.Stmt{}}
+	if err := s.openToCheck(ctx, o.Path); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) openToCheck(ctx context.Context, path string) error {
+	var id int64
+	if err := s.db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
+		return openError(path, err)
+	}
+	if id != applicationID {
+		return &fleet.Error{Code: fleet.CodeInvalid, Message: path + " is a database of another program", Hint: "name another folder with --data"}
+	}
+	have, want, err := versions(ctx, s.db)
+	if err != nil {
+		return openError(path, err)
+	}
+	switch {
+	case have > want:
+		return newerError(path, have, want)
+	case have < want:
+		return &fleet.Error{Code: fleet.CodeInvalid,
+			Message: fmt.Sprintf("%s is of an older version of this program (schema %d, this one's is %d)", path, have, want),
+			Hint:    "check it with the version that wrote it, or start the server once: it brings the tables up to date"}
+	}
+	return nil
+}
+
+// refuser is a writer that takes nothing.
+func refuser() *writer {
+	w := &writer{queue: make(chan *write), stopping: make(chan struct{}), finished: make(chan struct{})}
+	close(w.stopping)
+	close(w.finished)
+	return w
+}
+
+// checkHead looks at the first bytes: SQLite says of a file that is not its own
+// no more than that.
+func checkHead(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return &fleet.Error{Code: fleet.CodeInvalid, Message: "the database can't be opened", Err: err}
+	}
+	defer f.Close()
+	head := make([]byte, len(fileHeader))
+	if _, err := io.ReadFull(f, head); err != nil || string(head) != fileHeader {
+		return noDatabase(path)
+	}
+	return nil
+}
+
+// Check looks for damage: the file's structure, references that lead nowhere, and
+// sealed keys that the secret does not open. What it finds comes back as found,
+// each with what to do; err is why it could not look.
+func (s *Store) Check(ctx context.Context) (found []*fleet.Error, err error) {
+	one := func(r scanner) (v string, err error) { return v, r.Scan(&v) }
+	verdicts, err := collect(one)(s.db.QueryContext(ctx, fmt.Sprintf("PRAGMA integrity_check(%d)", maxVerdicts)))
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
+		verdicts = append(verdicts, err.Error())
+	case len(verdicts) == 1 && verdicts[0] == "ok":
+		verdicts = nil
+	}
+	for _, v := range verdicts {
+		found = append(found, &fleet.Error{Code: fleet.CodeInternal, Message: "the database is damaged: " + v, Hint: damagedHint})
+	}
+	if len(found) > 0 {
+		return found, nil // the rest would only repeat it
+	}
+	orphans, err := collect(func(r scanner) (v string, err error) {
+		var table, parent string
+		var row sql.NullInt64
+		var key int
+		err = r.Scan(&table, &row, &parent, &key)
+		return fmt.Sprintf("a row of %s refers to %s that is not there", table, parent), err
+	})(s.db.QueryContext(ctx, "PRAGMA foreign_key_check"))
+	if err != nil {
+		return nil, wrap("check", err)
+	}
+	for _, v := range orphans {
+		found = append(found, &fleet.Error{Code: fleet.CodeInternal, Message: "the database is damaged: " + v, Hint: damagedHint})
+	}
+	seals, err := s.checkSeals(ctx)
+	return append(found, seals...), err
+}
+
+// checkSeals opens all that is sealed.
+func (s *Store) checkSeals(ctx context.Context) (found []*fleet.Error, err error) {
+	var sealed []byte
+	switch err := s.readers.row(ctx, "SELECT sealed FROM seal WHERE id = 1").Scan(&sealed); {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil, nil // nothing was ever sealed: the first start was cut short
+	case err != nil:
+		return nil, wrap("check", err)
+	}
+	if err := s.openSeal(sealed); err != nil {
+		return []*fleet.Error{err}, nil // none of the keys will open
+	}
+	type row struct {
+		id, kind, owner, purpose string
+		sealed                   []byte
+	}
+	scan := collect(func(r scanner) (k row, err error) { return k, r.Scan(&k.id, &k.kind, &k.owner, &k.purpose, &k.sealed) })
+	keys, err := scan(s.db.QueryContext(ctx, "SELECT id, owner_kind, owner, purpose, sealed FROM keys WHERE state = 'active' ORDER BY owner_kind, owner"))
+	if err != nil {
+		return nil, wrap("check", err)
+	}
+	for _, k := range keys {
+		if _, err := s.openKey(k.sealed, k.purpose, k.kind, k.owner, k.id); err != nil {
+			var f *fleet.Error
+			if errors.As(err, &f) {
+				found = append(found, f)
+			}
+		}
+	}
+	tokens, err := scan(s.db.QueryContext(ctx, "SELECT id, '', '', '', sealed FROM enrol_tokens WHERE revoked_at = 0 ORDER BY id"))
+	if err != nil {
+		return nil, wrap("check", err)
+	}
+	for _, k := range tokens {
+		if _, err := s.seal.open(k.sealed, aboutKey(purposeEnrol, ownerToken, k.id, "")); err != nil {
+			found = append(found, &fleet.Error{Code: fleet.CodeInternal, Message: fmt.Sprintf("the enrolment token %s can't be opened", k.id), Err: err,
+				Hint: "it was altered in the database: revoke it and make another"})
+		}
+	}
+	return found, nil
+}
