@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/runnel-fota/runnel/internal/blob/checked"
 	"github.com/runnel-fota/runnel/internal/blob/dir"
 	"github.com/runnel-fota/runnel/internal/fleet"
 	"github.com/runnel-fota/runnel/internal/ingest"
@@ -15,8 +16,9 @@ const maxImage = 16 << 20
 
 // images keeps images and takes them in: it refuses what the bootloader would.
 type images struct {
-	blobs  *dir.Dir
+	blobs  *checked.Store
 	intake *ingest.Service
+	store  imageStore
 }
 
 // imageStore is what taking images and releases in needs of a store.
@@ -31,7 +33,8 @@ func openImages(ctx context.Context, path string, store imageStore, demoKeys boo
 	if err != nil {
 		return nil, err
 	}
-	i := &images{blobs: d, intake: newIntake(d, store, demoKeys)}
+	blobs := checked.New(d, log)
+	i := &images{blobs: blobs, intake: newIntake(blobs, store, demoKeys), store: store}
 	removed, faults, err := i.intake.Sweep(ctx)
 	if err != nil {
 		return nil, err
@@ -48,9 +51,41 @@ func openImages(ctx context.Context, path string, store imageStore, demoKeys boo
 }
 
 // newIntake takes in what is stored in d and in store.
-func newIntake(d *dir.Dir, store imageStore, demoKeys bool) *ingest.Service {
+func newIntake(d *checked.Store, store imageStore, demoKeys bool) *ingest.Service {
 	return ingest.New(ingest.Options{Blobs: d, Releases: store, Signed: store, MaxImage: maxImage, Now: time.Now, ThrowAway: demoKeys,
 		Stage: func(ctx context.Context, room int64) (ingest.Staged, error) { return d.Stage(ctx, room) }})
+}
+
+// scrub checks all images and streams now and then; those first that devices are
+// offered, the newest first.
+func (i *images) scrub(ctx context.Context, rate int64) error {
+	err := i.blobs.Scrub(ctx, rate, func(ctx context.Context) (list []fleet.Digest, err error) {
+		releases, err := i.store.ListReleases(ctx, "")
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range releases {
+			if r.State != fleet.ReleasePublished {
+				continue
+			}
+			list = append(list, r.Image.Digest)
+			if !r.Signed() {
+				continue
+			}
+			streams, err := i.store.Streams(ctx, r.ID)
+			if err != nil {
+				return nil, err
+			}
+			for _, s := range streams {
+				list = append(list, s.Digest)
+			}
+		}
+		return list, nil
+	})
+	if ctx.Err() != nil {
+		return nil // it was told to stop
+	}
+	return err
 }
 
 // v1Catalogue is what the v1 wire sees of the releases.

@@ -49,7 +49,7 @@ func testSigner() {
 //
 //	image FILE VERSION BEHAVIOUR [SIZE]   builds an app image
 //	server [flag ...]                     starts a server; sets RUNNEL_SERVER and RUNNEL_TOKEN
-//	stop                                  ends it as an operator would (SIGTERM)
+//	shutdown                              ends it as an operator would (SIGTERM); stop ends the script
 //	crash                                 ends it as a power cut would (SIGKILL)
 //	spoil FILE OFFSET HEX                 writes bytes into a file
 //	spoilblob FOLDER                      flips a bit of a blob in a data folder
@@ -62,11 +62,11 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"image":  scriptImage,
-			"server": s.start,
-			"stop":   func(ts *testscript.TestScript, _ bool, _ []string) { s.end(ts, syscall.SIGTERM) },
-			"crash":  func(ts *testscript.TestScript, _ bool, _ []string) { s.end(ts, syscall.SIGKILL) },
-			"spoil":  scriptSpoil,
+			"image":    scriptImage,
+			"server":   s.start,
+			"shutdown": func(ts *testscript.TestScript, _ bool, _ []string) { s.end(ts, syscall.SIGTERM) },
+			"crash":    func(ts *testscript.TestScript, _ bool, _ []string) { s.end(ts, syscall.SIGKILL) },
+			"spoil":    scriptSpoil,
 
 			"spoilblob": scriptSpoilBlob,
 		},

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/runnel-fota/runnel/internal/adminapi"
+	"github.com/runnel-fota/runnel/internal/blob/checked"
 	"github.com/runnel-fota/runnel/internal/datadir"
 	"github.com/runnel-fota/runnel/internal/fleet"
 	"github.com/runnel-fota/runnel/internal/httpserver"
@@ -37,6 +38,7 @@ type serveConfig struct {
 	maxRequests  int
 	sendBuffer   int
 	redirect     string
+	scrubRate    int64
 	comeBack     time.Duration
 	tlsProxy     bool
 	json         bool
@@ -88,6 +90,7 @@ is ready; admin_token is there at the first start only. The log goes to stderr.`
 	f.DurationVar(&c.window, "v1-window", v1.DefaultWindow, "how far a v1 timestamp may be off; 0 switches the check off")
 	f.Uint64Var(&c.nonceJump, "v1-nonce-jump", v1.DefaultNonceJump, "how far a v1 nonce may leap")
 	f.Int64Var(&c.cacheBytes, "cache-bytes", v1.DefaultCacheBytes, "memory for prepared chunks, in `bytes`")
+	f.Int64Var(&c.scrubRate, "scrub-rate", checked.DefaultScrubRate, "`bytes` a second at which what is stored is checked once a day; 0: only once after a start")
 	f.IntVar(&c.maxRequests, "max-requests", httpserver.DefaultMaxRequests, "requests at `once`; those beyond get 503")
 	f.IntVar(&c.sendBuffer, "send-buffer", httpserver.DefaultSendBuffer, "`bytes` that the system may hold of an answer; 0 leaves it to the system")
 	f.StringVar(&c.redirect, "stream-redirect", "", "send devices to `URL`DIGEST for a stream, e.g. a CDN's; which fetches from here with ?origin=1")
@@ -112,6 +115,8 @@ func (c *serveConfig) validate() error {
 		return usagef("--v1-nonce-jump is 0")
 	case c.cacheBytes < 1:
 		return usagef("--cache-bytes is not above 0")
+	case c.scrubRate < 0:
+		return usagef("--scrub-rate is negative")
 	case c.maxRequests < 1:
 		return usagef("--max-requests is not above 0")
 	case c.sendBuffer < 0:
@@ -206,9 +211,10 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
 	written := make(chan error, 1)
 	go func() {
-		native := make(chan error, 1)
+		native, scrub := make(chan error, 1), make(chan error, 1)
 		go func() { native <- exchange.Run(behind) }()
-		written <- errors.Join(wire.Run(behind), <-native)
+		go func() { scrub <- images.scrub(behind, c.scrubRate) }()
+		written <- errors.Join(wire.Run(behind), <-native, <-scrub)
 	}()
 	// The listener takes connections from here on; Serve answers them.
 	if err := c.ready(l.Addr(), dir, token); err != nil {

@@ -132,6 +132,9 @@ func newVerdicts(f Files, log *slog.Logger) *verdicts {
 
 // verified is nil once the blob was compared.
 func (v *verdicts) verified(ctx context.Context, d fleet.Digest) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	v.mu.Lock()
 	whole := v.whole[d]
 	v.mu.Unlock()
