@@ -1,7 +1,10 @@
 package native
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -110,6 +113,7 @@ func TestReportBesidePolls(t *testing.T) {
 	r := w.publish("1.0", 7, nil)
 	b := w.board("pump-1")
 	b.offered(r)
+	b.offered(r) // idle: there is something to write behind
 	m := b.says(r, core.StateDownloading, 0)
 	dev, err := w.server.devices.get(t.Context(), "pump-1")
 	if err != nil {
@@ -129,6 +133,13 @@ func TestReportBesidePolls(t *testing.T) {
 	}
 }
 
+// noBlobs: images are not what is tested.
+type noBlobs struct{}
+
+func (noBlobs) OpenBlob(context.Context, fleet.Digest) (io.ReadCloser, error) {
+	return nil, errors.New("no blobs")
+}
+
 func TestReasonText(t *testing.T) {
 	for n, want := range map[uint16]string{0: "", 1: "image larger than the target slot (reason 1)", 255: "reason 255", 256 + 1: "reason 257", 65535: "reason 65535"} {
 		if got := reasonText(n); got != want {
@@ -141,8 +152,10 @@ func TestReasonText(t *testing.T) {
 // right and it is in v1's memory; until an operator resets that.
 func TestStrongestWireOverV1(t *testing.T) {
 	w := newRig(t, nil)
-	wire := v1.New(v1.Config{Devices: w.store, Orders: w.store, Deployments: w.store, Catalogue: w.store, Events: w.store, Tokens: w.store, Now: w.now, Window: v1.DefaultWindow})
-	old := v1.New(v1.Config{Devices: w.store, Orders: w.store, Deployments: w.store, Catalogue: w.store, Events: w.store, Tokens: w.store, Now: w.now, Window: v1.DefaultWindow})
+	config := v1.Config{Devices: w.store, Orders: w.store, Deployments: w.store, Catalogue: w.store, Events: w.store, Tokens: w.store, Now: w.now, Window: v1.DefaultWindow, Blobs: noBlobs{}}
+	wire, old := v1.New(config), v1.New(config)
+	r, _, err := w.store.Publish(t.Context(), fleet.Release{Product: product, Version: "0.9", ChunkSize: 1024, Image: fleet.Image{Size: 5000}}, w.now())
+	w.ok(nil, err)
 	w.change = func(c *Config) { c.WireRaised = wire.WireRaised }
 	w.server, w.mux = w.replica()
 	wire.Register(w.mux)
@@ -162,9 +175,19 @@ func TestStrongestWireOverV1(t *testing.T) {
 			t.Fatal(code, body)
 		}
 	}
+	// It is downloading over v1, so that chunks cost no look at what is on offer.
+	one := 1
+	w.ok(nil, w.store.Report(t.Context(), "pump-1", &r, fleet.Report{ChunkReceived: &one}, true, 0, w.now()))
+	const chunk = v1.PathChunk + "?chunk_number=1"
+	for _, mux := range []*http.ServeMux{w.mux, elsewhere} {
+		if code, body := get(mux, chunk); code != 500 {
+			t.Fatal(code, body)
+		}
+	}
 	b.ask()
-	for i, mux := range []*http.ServeMux{w.mux, elsewhere} {
-		for _, path := range []string{v1.PathManifest, v1.PathRollback, v1.PathChunk + "?chunk_number=0"} {
+	for i, paths := range [][]string{{chunk, v1.PathManifest, v1.PathRollback, chunk}, {v1.PathRollback, chunk, v1.PathManifest, chunk}} {
+		mux := []*http.ServeMux{w.mux, elsewhere}[i]
+		for _, path := range paths {
 			if code, body := get(mux, path); code != stranger || !strings.Contains(body, "not authenticated") {
 				t.Errorf("replica %d, %s: %d %s", i, path, code, body)
 			}
