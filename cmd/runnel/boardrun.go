@@ -61,7 +61,7 @@ protocol, v1, which checks no signatures.`,
 	o.boardWire.flags(cmd)
 	f.StringVar(&o.reset, "reset", "power-on", "`why` it starts: power-on, brown-out, panic, watchdog, software, deep-sleep, external")
 	f.BoolVar(&o.noRollback, "no-rollback", false, "a bootloader built without rollback")
-	f.BoolVar(&o.once, "once", false, "stop when the server has nothing more for it")
+	f.BoolVar(&o.once, "once", false, "stop when the server has nothing more for it, or nothing that it takes")
 	f.DurationVar(&o.poll, "poll", 10*time.Second, "`time` between polls; on the native wire the shortest that a server may ask for, and, if given, the longest too")
 	f.IntVar(&o.chunkBuffer, "chunk-buffer", 1024, "`bytes`: the largest chunk size that it takes")
 	f.BoolVar(&o.asJSON, "json", false, "one JSON object an event")
@@ -160,16 +160,26 @@ func (o *boardRun) power(ctx context.Context, cmd *cobra.Command, b *board.Board
 		}
 		log.emit(boardEvent{Event: "wire", Text: id.about, Verifier: log.verifier})
 	}
-	done := false
+	done, failed := false, false
 	err = b.Run(ctx, reason, board.App{
 		Transport: carry, Identity: id.v1, Native: id.native, ChunkSize: o.chunkBuffer, PollMillis: uint32(o.poll.Milliseconds()),
-		Seed: uint64(time.Now().UnixNano()), OnBoot: log.booted, OnStart: log.started,
+		Seed: uint64(time.Now().UnixNano()), OnBoot: log.booted,
+		OnStart: func(u *device.Updater, b board.Boot) {
+			carry.asked, failed = 0, false
+			log.started(u, b)
+		},
 		OnEvent: func(e device.Event) {
 			log.event(e)
 			done = done || o.once && e.Kind == device.EventUpToDate
+			failed = e.Kind == device.EventFailed || failed && e.Kind == device.EventReported
 		},
 		Stop: func() bool {
 			log.step()
+			// A native board that refuses what a server has is told the same at every poll. Of
+			// an image that failed before this start it has yet to report.
+			if failed && o.once && id.kind == board.NativeWire && carry.asked > 0 && log.up.Status().Phase == "idle" {
+				done = true
+			}
 			return done || log.err != nil
 		},
 	})
@@ -196,9 +206,11 @@ type carrier struct {
 	c      *devicehttp.Client
 	status int
 	err    error
+	asked  int // requests since the last start
 }
 
 func (t *carrier) Do(ctx context.Context, r device.Request) (board.Answer, error) {
+	t.asked++
 	a, err := t.c.Do(ctx, &r)
 	if t.err = err; err != nil {
 		return nil, err
