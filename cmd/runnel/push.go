@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -28,7 +29,9 @@ func newPushCmd() *cobra.Command {
 		Short: "Check a release file or an image, and publish it",
 		Long: `Publishes a release file, which 'runnel sign' makes: it says its product and version
 itself. The server checks signatures by its key list; a key list in the file that
-follows that one is taken too.
+follows that one is taken too. A server that holds none yet takes the file's, and
+you are told whose roots it believes from then on ('runnel keys publish --root' is
+for who wants them compared first).
 
 Any other file is an image, and published without a signature: for products that
 are not signed. Magic, chip, segments, checksum and appended SHA-256 are checked as
@@ -116,8 +119,12 @@ func pushRelease(cmd *cobra.Command, r *remote, name string) error {
 		return err
 	}
 	defer f.Close()
-	if _, err := release.Verify(cmd.Context(), f, nil, release.Options{Unsigned: true}); err != nil {
+	whole, err := release.Verify(cmd.Context(), f, nil, release.Options{Unsigned: true})
+	if err != nil {
 		return hinted(fmt.Errorf("%s: %w", name, err), "it was cut or altered: copy it again, or sign it again")
+	}
+	if err := pinFirst(cmd, c, f, whole.KeyList); err != nil {
+		return err
 	}
 	st, err := f.Stat()
 	if err != nil {
@@ -130,6 +137,44 @@ func pushRelease(cmd *cobra.Command, r *remote, name string) error {
 		return err
 	}
 	return showPublished(cmd, r, p)
+}
+
+// pinFirst gives a server that holds no key list that of the release file, and says
+// in so many words whose roots the server believes from then on. It is the operator's
+// word, by an operator's token; devices have roots of their own and don't hear of it.
+// 'runnel keys publish --root' is for who wants the roots compared first.
+func pinFirst(cmd *cobra.Command, c *client.Client, f io.ReadSeeker, list []byte) error {
+	held, err := c.KeyLists(cmd.Context())
+	if err != nil || len(held) > 0 || list == nil {
+		return err
+	}
+	e, err := release.ParseEnvelope(slices.Clone(list))
+	if err != nil {
+		return err
+	}
+	l, err := release.DecodeKeyList(e.Payload)
+	if err != nil {
+		return err
+	}
+	own, err := release.TrustRoots(l.Generation, l.M, l.Roots...)
+	if err != nil {
+		return err
+	}
+	own.ThrowAway = true // the server has the last word on keys of a demo
+	// Nothing is pinned by a file that would be refused then.
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	if _, err := release.Verify(cmd.Context(), f, own, release.Options{}); err != nil {
+		return err
+	}
+	if _, _, err := c.PublishKeyList(cmd.Context(), list); err != nil {
+		return err
+	}
+	for _, r := range l.Roots {
+		warn(cmd, fmt.Sprintf("the server held no key list: from now on it believes root %s, as version %d of the list in this file says; compare it with yours ('runnel keys list')", release.KeyName(r), l.Version))
+	}
+	return nil
 }
 
 // sendFile sends a file from its beginning, and shows a person how far it is.
