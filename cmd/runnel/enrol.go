@@ -44,7 +44,7 @@ where the device waits or is refused.`,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return enrol(cmd, o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.server, "server", "", "the server's `URL`")
+	f.StringVar(&o.server, "server", "", "the server's `URL` (or RUNNEL_SERVER)")
 	f.StringVar(&o.token, "token", "", "the token, `ID:SECRET`; other users of this machine can see it, and the shell keeps it")
 	f.StringVar(&o.tokenFile, "token-file", "", "`file` with the token; - is standard input")
 	f.StringVar(&o.id, "id", "", "the device's `id`")
@@ -63,9 +63,12 @@ type pending struct {
 }
 
 func enrol(cmd *cobra.Command, o enrolOptions) error {
-	for name, v := range map[string]string{"--server": o.server, "--id": o.id, "--hardware": o.hardware, "-o": o.out} {
-		if v == "" {
-			return usagef("%s is missing", name).withHint("see 'runnel enrol --help'")
+	if o.server == "" {
+		o.server = os.Getenv("RUNNEL_SERVER")
+	}
+	for _, f := range [][2]string{{"--server", o.server}, {"--id", o.id}, {"--hardware", o.hardware}, {"-o", o.out}} {
+		if f[1] == "" {
+			return usagef("%s is missing", f[0]).withHint("see 'runnel enrol --help'")
 		}
 	}
 	e, err := o.enrolment(cmd)
