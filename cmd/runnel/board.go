@@ -25,7 +25,7 @@ func newBoardCmd() *cobra.Command {
 the file is byte for byte what a real chip would hold: 'runnel inspect' and
 'runnel boot' read it.`,
 		Example: `  runnel board new --flash board.bin
-  runnel board run --flash board.bin --server http://127.0.0.1:8080 --id pump-7 --psk-file pump-7.key`,
+  runnel board run --flash board.bin --id pump-7 --key-file pump-7.key --product acme/pump --root keys/root.pub`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newBoardNewCmd(), newBoardRunCmd())

@@ -241,6 +241,11 @@ func (l *boardLog) event(e device.Event) {
 		out.Slot, out.Text = "", l.up.Verdict().String()
 	case device.EventKeyList:
 		out.Slot, out.Text = "", "a newer one, signed by the roots that the board holds"
+	case device.EventFailed:
+		switch e.Reason {
+		case device.ReasonTrust, device.ReasonKeyList, device.ReasonManifest, device.ReasonSignature:
+			out.Slot = "" // it never came to one
+		}
 	case device.EventUnreachable:
 		out.Slot = ""
 		if l.trouble != nil {

@@ -153,13 +153,13 @@ func TestBoardWithAnotherKey(t *testing.T) {
 	told := ""
 	for _, l := range lines {
 		if l.Event == "unreachable" {
-			told = l.Text
+			told = l.Text + ": " + l.Reason
 		}
 		if l.Event == "offer" || l.Event == "chunk" {
 			t.Errorf("%+v", l)
 		}
 	}
-	if !strings.Contains(told, "401: it does not know this device or its key") {
+	if !strings.Contains(told, "401: the server refuses this device or its key") {
 		t.Errorf("it says %q", told)
 	}
 	if strings.Contains(said.String(), wrong) || strings.Contains(said.String(), right) {

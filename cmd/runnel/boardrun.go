@@ -232,8 +232,6 @@ func (t *carrier) why() string {
 		return u.Err.Error() // without the URL: its query is of no interest
 	case t.err != nil:
 		return t.err.Error()
-	case t.status == 401:
-		return "it answered 401: it does not know this device or its key"
 	case t.status != 200 && t.status != 206:
 		return fmt.Sprintf("it answered %d", t.status)
 	}

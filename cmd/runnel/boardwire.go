@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -86,7 +87,7 @@ func (w *boardWire) choose() error {
 			continue
 		}
 		if w.wire == "v1" && !given("wire") {
-			return usagef("--%s is for the native wire, and there is no native key", f).withHint("give --key-file FILE, the key that 'runnel devices add' was given")
+			return usagef("--%s is for the native wire, and there is no native key", f).withHint("give --key-file FILE, which 'runnel devices add --new-native-key' or 'runnel enrol' makes")
 		}
 		return usagef("--%s does not go with the %s wire: a board speaks one", f, w.wire)
 	}
@@ -94,7 +95,7 @@ func (w *boardWire) choose() error {
 		return nil
 	}
 	if !given("key-file") {
-		return usagef("--key-file is missing").withHint("the device's native key, 64 hex digits: the one that 'runnel devices add' was given")
+		return usagef("--key-file is missing").withHint("the device's native key: 'runnel devices add --new-native-key' or 'runnel enrol' makes the file")
 	}
 	return w.checkNative()
 }
@@ -144,6 +145,9 @@ func (w *boardWire) read(id string) (err error) {
 		return usagef("--id %q is no device's id", id)
 	}
 	text, err := readKeyText(w.cmd, w.keyFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return hinted(err, "'runnel devices add %s --product %s --new-native-key -o %s' makes one, and 'runnel enrol' for a device with a token", id, w.product, w.keyFile)
+	}
 	if err != nil {
 		return err
 	}
@@ -199,15 +203,15 @@ func (w *boardWire) identity(id string, poll time.Duration, chip uint16) (boardI
 	out := boardIdentity{native: n, kind: board.NativeWire}
 	if w.macOnly {
 		warn(w.cmd, "this board checks no signatures: whoever takes over the server, or has the board's key, chooses what it runs")
-		out.about = "native wire, mac-only: no signatures are checked"
+		out.about = "native, mac-only: no signatures are checked"
 		return out, nil
 	}
 	t, err := bakedTrust(n.Roots)
 	if err != nil {
 		return out, err
 	}
-	out.about = fmt.Sprintf("native wire; built with roots of generation %d, %d of %d sign; %s bytes more while a signature is checked",
-		t.Generation, t.M, t.Roots, term.Number(board.VerifierBytes()))
+	out.about = fmt.Sprintf("native; roots: %d of %d, generation %d; apart, to check a signature: %s bytes",
+		t.M, t.Roots, t.Generation, term.Number(board.VerifierBytes()))
 	return out, nil
 }
 

@@ -61,9 +61,11 @@ func newRootCmd() *cobra.Command {
 chunk at a time, in constant RAM.`,
 		Example: `  runnel demo                              the whole story in one command
   runnel serve --data DIR                  start a server
-  runnel push firmware.bin --product acme/pump --version 1.2.0
+  runnel keys init keys --product acme/pump
+  runnel sign firmware.bin --product acme/pump --version 1.2.0 --sequence 1 --key keys/release.key -o pump.runnel
+  runnel push pump.runnel
   runnel board new --flash board.bin       make a virtual board
-  runnel board run --flash board.bin --server URL --psk-file key.hex`,
+  runnel board run --flash board.bin --id pump-7 --key-file pump-7.key --product acme/pump --root keys/root.pub`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noArgs,

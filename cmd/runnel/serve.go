@@ -293,7 +293,9 @@ func (c *serveConfig) ready(addr net.Addr, dir *datadir.Dir, token string) error
 	text := fmt.Sprintf("Runnel serves at %s\n", url)
 	if token != "" {
 		text += fmt.Sprintf("\nThe operator's token, shown this once (and kept in %s):\n\n  %s\n\nNext, in another terminal:\n\n"+
-			"  export RUNNEL_SERVER=%s RUNNEL_TOKEN=%s\n  runnel devices add pump-1 --psk-file FILE\n  runnel push IMAGE --product P --version V\n\n", dir.TokenFile(), token, url, token)
+			"  export RUNNEL_SERVER=%s RUNNEL_TOKEN=%s\n  runnel keys init keys --product acme/pump\n  runnel keys publish keys\n"+
+			"  runnel devices add pump-1 --product acme/pump --new-native-key -o pump-1.key\n"+
+			"  runnel sign IMAGE --product acme/pump --version 1.0.0 --sequence 1 --key keys/release.key -o pump.runnel\n  runnel push pump.runnel\n\n", dir.TokenFile(), token, url, token)
 	}
 	_, err := io.WriteString(c.out, text+"ctrl-C stops it.\n")
 	return err

@@ -111,7 +111,7 @@ func (s *screen) ram(w int) []string {
 	parts := []string{"updater's RAM " + bar(min(ramBar, w-14), share(b.RAM), share(b.RAMPeak)),
 		fmt.Sprintf("%s of %s bytes, at most %s", Number(b.RAM), Number(b.RAMBudget), Number(b.RAMPeak))}
 	if b.Verifier > 0 {
-		parts = append(parts, fmt.Sprintf("apart: %s to check signatures", Number(b.Verifier)))
+		parts = append(parts, fmt.Sprintf("apart, to check a signature: %s bytes", Number(b.Verifier)))
 	}
 	return flow(w, parts...)
 }
