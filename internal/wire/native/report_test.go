@@ -89,8 +89,9 @@ func TestReportAgain(t *testing.T) {
 		t.Error(e)
 	}
 	// A report that says something new under an old nonce, here and where the store does not know it yet.
-	b.poll.Nonce += 10
 	b.ask()
+	b.poll.Nonce += 10
+	b.ask() // idle: the store has not heard of this nonce
 	old := b.says(r, core.StateConfirmed, 0)
 	old.Nonce = b.poll.Nonce - 2
 	if rec := b.send(old); rec.Code != http.StatusConflict {
