@@ -24,6 +24,8 @@ type Board struct {
 	ChipID uint16
 	// NoRollback: a bootloader built without CONFIG_BOOTLOADER_APP_ROLLBACK_ENABLE.
 	NoRollback bool
+	// OnBoot, if not nil, is called by Boot before it looks at flash.
+	OnBoot func()
 }
 
 // Layout is what New puts into a blank chip.
@@ -170,11 +172,17 @@ type Boot struct {
 	Steps []string
 }
 
-// ErrNoImage: nothing on the board can be started; a real one resets for ever.
-var ErrNoImage = errors.New("no bootable app partition: the board resets for ever")
+// Why a board can't start; a real one resets for ever.
+var (
+	ErrNoImage     = errors.New("no bootable app partition: the board resets for ever")
+	ErrOTADataSize = errors.New("the otadata partition is too small for two records: the board resets for ever")
+)
 
 // Boot does what ESP-IDF's bootloader does, its writes to otadata included.
 func (b *Board) Boot() (Boot, error) {
+	if b.OnBoot != nil {
+		b.OnBoot()
+	}
 	var out Boot
 	say := func(f string, args ...any) { out.Steps = append(out.Steps, fmt.Sprintf(f, args...)) }
 	t, err := b.Table()
@@ -186,9 +194,12 @@ func (b *Board) Boot() (Boot, error) {
 	start := esp32.FactoryIndex
 	initial := false
 	od := t.Find(esp32.TypeData, esp32.SubtypeOTA)
-	if od == nil {
+	switch {
+	case od == nil || od.Offset == 0:
 		say("no otadata partition: factory")
-	} else {
+	case od.Size < esp32.OTADataSize:
+		return out, ErrOTADataSize
+	default:
 		var e [2]esp32.Entry
 		for i := range e {
 			if err := b.Chip.ReadAt(e[i][:], od.Offset+uint32(i)*esp32.SectorSize); err != nil {
@@ -256,6 +267,9 @@ func (b *Board) writeEntry(base uint32, i uint8, e esp32.Entry) error {
 	return b.Chip.Program(p, off)
 }
 
+// maxSlots are the subtypes ota_0 to ota_15.
+const maxSlots = 16
+
 func (b *Board) partition(t *esp32.Table, index int32) *esp32.Partition {
 	var p *esp32.Partition
 	switch {
@@ -263,7 +277,7 @@ func (b *Board) partition(t *esp32.Table, index int32) *esp32.Partition {
 		p = t.Find(esp32.TypeApp, esp32.SubtypeFactory)
 	case index == esp32.TestIndex:
 		p = t.Find(esp32.TypeApp, esp32.SubtypeTest)
-	default:
+	case index < maxSlots: // a table with duplicates counts more, and they lead nowhere
 		p = t.Find(esp32.TypeApp, esp32.SubtypeOTA0+uint8(index))
 	}
 	if p == nil || p.Size == 0 {
