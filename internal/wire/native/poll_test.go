@@ -569,3 +569,16 @@ func TestDamagedManifest(t *testing.T) {
 		t.Error(w.log.String())
 	}
 }
+
+// An idle poll, with the device's side of it: two MACs there, two here, one statement.
+func BenchmarkIdlePoll(b *testing.B) {
+	w := newRig(b, nil)
+	w.keyList(1, 0)
+	r := w.publish("1.0", 7, nil)
+	d := w.board("pump-1")
+	d.offered(r)
+	b.ReportAllocs()
+	for b.Loop() {
+		d.ask()
+	}
+}
