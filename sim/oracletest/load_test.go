@@ -124,8 +124,13 @@ func realLoad(b *Bootloader, c loadCase, e [2]esp32.Entry) (loaded, error) {
 }
 
 // everyLoad is each start index that the selection can give, for 0 to 4 slots of
-// which each is sound, broken or absent, with and without factory and test.
+// which each is sound, broken or absent, with and without factory and test; with
+// -short every seventh of them.
 func everyLoad(ask func(loadCase)) (asked int) {
+	every, k := 1, 0
+	if testing.Short() {
+		every = 7
+	}
 	for slots := range uint32(5) {
 		for here := range uint32(1) << slots {
 			for good := range uint32(1) << slots {
@@ -136,6 +141,9 @@ func everyLoad(ask func(loadCase)) (asked int) {
 					for _, test := range []part{absent, broken, sound} {
 						for start := int32(-1); start < int32(max(slots, 1)); start++ {
 							for _, initial := range []bool{false, true} {
+								if k++; k%every != 0 {
+									continue
+								}
 								ask(loadCase{slots, here, good, factory, test, start, initial})
 								asked++
 							}

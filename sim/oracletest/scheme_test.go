@@ -105,6 +105,11 @@ func TestSchemeStates(t *testing.T) {
 	list := starts()
 	if testing.Short() {
 		slots = slots[1:2]
+		few := list[:0]
+		for i := 0; i < len(list); i += 5 { // shares no factor with the 36 records
+			few = append(few, list[i])
+		}
+		list = few
 	}
 	for _, n := range slots {
 		ask := func(e [2]esp32.Entry) {

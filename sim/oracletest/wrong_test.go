@@ -96,9 +96,13 @@ var wrongSelectors = []struct {
 // labels that are not erased.
 func TestWrongSelectors(t *testing.T) {
 	b := Open(t)
+	every := 37
+	if testing.Short() {
+		every = 101
+	}
 	for _, w := range wrongSelectors {
 		differ := 0
-		asked := everyQuestion(37, func(q question) bool {
+		asked := everyQuestion(every, func(q question) bool {
 			for i := range q.e {
 				if q.e[i] != esp32.BlankEntry() {
 					q.e[i][10] = 0x55
