@@ -150,9 +150,9 @@ func (d *demo) run(ctx context.Context, images []string) (err error) {
 	s.Refetched, s.RolledBack = max(0, d.fetched-len(d.imgB)), d.rolledBack
 	if d.kind == board.NativeWire {
 		s.native(d.wireBytes, len(d.imgB), d.smooth, d.line.clock.took)
-		s.Allocs, err = leastAllocs(func() (float64, error) { return d.allocsPerRecord(ctx) })
+		s.Allocs, err = d.allocsPerRecord(ctx)
 	} else {
-		s.Allocs, err = leastAllocs(board.AllocsPerChunk)
+		s.Allocs, err = board.AllocsPerChunk()
 	}
 	if err != nil {
 		return errors.Join(failed, err)
@@ -166,24 +166,6 @@ func (d *demo) run(ctx context.Context, images []string) (err error) {
 		s.Error = failed.Error()
 	}
 	return errors.Join(failed, d.finish(s))
-}
-
-// leastAllocs is the least of a few measurements. The runtime counts for the whole
-// program: a connection that closes at the same time can only add to the updater's.
-func leastAllocs(measure func() (float64, error)) (least float64, err error) {
-	for try := range 5 {
-		n, err := measure()
-		if err != nil {
-			return 0, err
-		}
-		if try == 0 || n < least {
-			least = n
-		}
-		if least == 0 {
-			break
-		}
-	}
-	return least, nil
 }
 
 // steps is the story.

@@ -20,7 +20,28 @@ import (
 // AllocsPerChunk counts what the updater itself allocates for one chunk, from its
 // request to its bytes being read back from flash: the answers are made
 // beforehand, so that no network and no server is in the figure.
-func AllocsPerChunk() (float64, error) {
+func AllocsPerChunk() (float64, error) { return least(allocsPerChunk) }
+
+// least is the least of a few measurements. The runtime counts for the whole
+// program: a thread that it starts meanwhile, or another goroutine, can only add to
+// the updater's allocations, which are the same each time.
+func least(measure func() (float64, error)) (least float64, err error) {
+	for try := range 5 {
+		n, err := measure()
+		if err != nil {
+			return 0, err
+		}
+		if try == 0 || n < least {
+			least = n
+		}
+		if least == 0 {
+			break
+		}
+	}
+	return least, nil
+}
+
+func allocsPerChunk() (float64, error) {
 	const chunkSize, chunks = 1024, 64
 	key := make([]byte, 32)
 	img, err := BuildImage(ImageSpec{Size: chunkSize * chunks, Project: "measure", Version: "1"})
