@@ -37,6 +37,10 @@ race: ## the tests under the race detector (needs a C compiler)
 fuzz: ## an hour over all fuzz targets; FUZZ_SECONDS=N for another time
 	go run ./internal/devtest -run fuzz -fuzz-seconds $(FUZZ_SECONDS)
 
+.PHONY: torture-server
+torture-server: ## the server killed 200 times, and 3,000 states that a power loss may leave
+	RUNNEL_TORTURE_ROUNDS=200 RUNNEL_POWER_STATES=3000 go test -timeout 40m -count=1 -v -run '^(TestTortureServer|TestPowerLoss|TestPowerLossIsFound)$$' ./cmd/runnel ./internal/store/sqlite ./internal/blob/dir
+
 .PHONY: core-go1.23
 core-go1.23: ## core with the oldest Go that it promises (fetched at first use)
 	cd core && GOWORK=off GOTOOLCHAIN=$(OLD_GO) go build ./... && GOWORK=off GOTOOLCHAIN=$(OLD_GO) go vet ./...
