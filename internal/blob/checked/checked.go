@@ -47,8 +47,7 @@ type Store struct {
 func New(d *dir.Dir, log *slog.Logger) *Store { return &Store{d, newVerdicts(d, log)} }
 
 // Open implements blob.Store. It waits for the first look at a blob, together with
-// all others who want it: some 50 ms for the largest image from a common disk, and
-// no longer than that costs on a slow one.
+// all others who want it: BenchmarkFirstLook, and what the disk takes.
 func (s *Store) Open(ctx context.Context, d fleet.Digest) (*os.File, error) {
 	if err := s.verified(ctx, d); err != nil {
 		return nil, err

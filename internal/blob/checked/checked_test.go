@@ -308,3 +308,21 @@ func TestNoScrub(t *testing.T) {
 		}
 	})
 }
+
+// What the first device that asks for the largest image waits for.
+func BenchmarkFirstLook(b *testing.B) {
+	path := b.TempDir()
+	content := blobtest.Content(1, 16<<20)
+	d, _, err := openAt(b, path, nil).Put(ctx, bytes.NewReader(content), -1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(content)))
+	for b.Loop() {
+		f, err := New(openAt(b, path, nil).Dir, nil).Open(ctx, d)
+		if err != nil {
+			b.Fatal(err)
+		}
+		f.Close()
+	}
+}
