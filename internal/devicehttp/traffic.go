@@ -39,9 +39,11 @@ func (c *countedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Write counts first: the answer may be here before it returns.
 func (c *countedConn) Write(p []byte) (int, error) {
+	c.t.sent.Add(int64(len(p)))
 	n, err := c.Conn.Write(p)
-	c.t.sent.Add(int64(n))
+	c.t.sent.Add(int64(n - len(p)))
 	return n, err
 }
 
