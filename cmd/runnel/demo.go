@@ -420,7 +420,7 @@ func (d *demo) resume(ctx context.Context) error {
 		resumed = resumed || e.Kind == device.EventResume && e.Bytes > 0
 		confirmed = confirmed || e.Kind == device.EventConfirmed
 		if e.Kind == device.EventFailed {
-			failed = fmt.Errorf("B failed: %s", e.Reason)
+			failed = fmt.Errorf("release B failed: %s", e.Reason)
 		}
 		return failed != nil || confirmed && e.Kind == device.EventUpToDate
 	})
@@ -448,11 +448,11 @@ func (d *demo) goBack(ctx context.Context) error {
 		staged = staged || e.Kind == device.EventStaged && e.Slot != before
 		switch {
 		case e.Kind == device.EventConfirmed:
-			failed = errors.New("C was confirmed, though it crashes")
+			failed = errors.New("release C was confirmed, though it crashes")
 		case e.Kind == device.EventFailed && e.Reason == device.ReasonCrashed:
 			crashed = true
 		case e.Kind == device.EventFailed:
-			failed = fmt.Errorf("C failed, but did not crash: %s", e.Reason)
+			failed = fmt.Errorf("release C failed, but did not crash: %s", e.Reason)
 		}
 		return failed != nil || crashed && e.Kind == device.EventUpToDate
 	})
@@ -462,7 +462,7 @@ func (d *demo) goBack(ctx context.Context) error {
 	case failed != nil:
 		return failed
 	case !staged:
-		return errors.New("C was never started")
+		return errors.New("release C was never started")
 	case !crashed:
 		return errors.New("the board did not notice that C crashed")
 	}
