@@ -374,7 +374,7 @@ func (r *rehearsal) theft(ctx context.Context, revoked drillList, bad *drillRele
 	if len(r.keys) > 1 {
 		r.say(step, !got.confirmed && got.refused == device.ReasonSignature, "%s; one stolen key of %d is not enough", got, len(r.keys))
 	} else {
-		r.say(step, got.confirmed, "%s: no list helps a board that has not seen it; asking for two keys does", got)
+		r.say(step, got.confirmed, "%s: no list helps who has not seen it; two keys would", got)
 	}
 	d.server.serve(r.now, revoked)
 	worse, err := newDrillRelease(ctx, r.p, drillImage, 4, r.keys[0])
