@@ -104,7 +104,7 @@ const (
 	maxPoll     = 86_400_000 // ms: nor lose it
 	maxLists    = 8          // rotations that a device may have slept through
 	maxJumps    = 3          // polls that were told a higher nonce; then one an hour
-	maxNonce    = 1 << 63    // no device gets there: behind it a counter could wrap
+	maxNonce    = 1 << 62    // no device counts that far: it is not told to either, or its counter might wrap
 	walkTries   = 5          // the same point twice, then three steps back
 	bustAfter   = 2          // bad records in a row: around the cache
 	originAfter = 4          // and then without the detour that the server names

@@ -154,7 +154,7 @@ func (n *Native) away(u *Updater) {
 // polled acts on the answer to a poll.
 func (n *Native) polled(u *Updater) {
 	var a native.Answer
-	if !n.ok(u) || a.Decode(u.in(), n.c.MAC, n.c.Device, u.nonce, n.random[:]) != 0 || a.Highest >= maxNonce {
+	if !n.ok(u) || a.Decode(u.in(), n.c.MAC, n.c.Device, u.nonce, n.random[:]) != 0 || a.Highest >= u.nonce && a.Highest >= maxNonce {
 		n.away(u)
 		return
 	}

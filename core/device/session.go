@@ -137,8 +137,8 @@ func (u *Updater) refusal(o *release) Reason {
 		return ReasonBadImage
 	case tr.Stagings >= maxStagings && o.Digest == tr.Image.Digest && o.Stamp <= tr.Image.Stamp:
 		return ReasonGaveUp
-	case u.chain && u.rec.Spent >= maxSpent && o.Stamp <= u.rec.SpentStamp && !u.goOn:
-		return ReasonSpent
+	case u.chain && o.Stamp <= u.rec.SpentStamp && (u.rec.Spent > maxSpent || u.rec.Spent == maxSpent && !u.goOn):
+		return ReasonSpent // the last one that was begun may end
 	}
 	return ReasonNone
 }
@@ -228,9 +228,6 @@ func (u *Updater) take() {
 	}
 	u.inst = install{}
 	u.planResume()
-	if !resume {
-		u.parks = 0
-	}
 	u.event(EventOffer, ReasonNone)
 	if u.chain || resume && u.inst.resumable {
 		u.jnl.rewind()
@@ -239,6 +236,7 @@ func (u *Updater) take() {
 		if u.chain && (u.ends || !u.inst.resumable && u.rel.Stamp != u.rec.SpentStamp) {
 			u.rec.Spend(u.rel.Stamp)
 			u.saveThen(phaseResume, 0)
+			u.parks = 0
 		}
 		return
 	}
