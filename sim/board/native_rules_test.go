@@ -55,7 +55,7 @@ func (w *nativeWorld) install(r *nativeRelease) {
 func (w *nativeWorld) targetIs(img []byte) {
 	w.t.Helper()
 	if w.run != 1 || !bytes.HasPrefix(w.slot(1), img) {
-		w.t.Fatalf("slot %d runs; events %v", w.run, w.events)
+		w.t.Fatalf("slot %d runs; last events %v", w.run, w.events[max(0, len(w.events)-12):])
 	}
 }
 

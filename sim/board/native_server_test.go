@@ -132,6 +132,8 @@ type nativeServer struct {
 	carried        int // bytes of every answer that were read
 	requests       []string
 	reports        []native.Report
+	// turn is called before a poll is answered.
+	turn func()
 	// mangle changes an answer before it is sent.
 	mangle func(r device.Request, a *nativeAnswer)
 }
@@ -251,6 +253,9 @@ func (s *nativeServer) poll(body []byte) []byte {
 		return nil
 	}
 	s.polls++
+	if s.turn != nil {
+		s.turn()
+	}
 	a := native.Answer{Device: []byte(s.device), Random: m.Random, Nonce: m.Nonce, Highest: s.nonce, ComeBack: s.comeBack,
 		Cancel: s.cancel, Revert: s.revert, Retry: s.retry}
 	if s.trust != nil {
