@@ -266,4 +266,3 @@ func user() string {
 	}
 	return strings.TrimSpace(string(out))
 }
-
