@@ -28,7 +28,6 @@ const DefaultMaxImage = 16 << 20
 type Blobs interface {
 	Put(ctx context.Context, src io.Reader, size int64) (d fleet.Digest, created bool, err error)
 	List(ctx context.Context) ([]fleet.Digest, error)
-	Verify(ctx context.Context, d fleet.Digest) error
 	Delete(ctx context.Context, d fleet.Digest) error
 }
 

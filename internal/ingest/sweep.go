@@ -104,37 +104,6 @@ func (s *Service) Sweep(ctx context.Context) (removed int, faults []Fault, err e
 	return removed, faults, nil
 }
 
-// Check reads everything that releases refer to and compares digests. It removes
-// nothing. n is how many objects it looked at.
-func (s *Service) Check(ctx context.Context) (n int, faults []Fault, err error) {
-	used, releases, err := s.uses(ctx)
-	if err != nil {
-		return 0, nil, err
-	}
-	for d, u := range used {
-		f := Fault{What: u.what, Digest: d, Release: u.release}
-		f.Err = s.blobs.Verify(ctx, d)
-		if err := ctx.Err(); err != nil {
-			return n, faults, err
-		}
-		n++
-		if f.Err != nil {
-			f.Missing = fleet.CodeOf(f.Err) == fleet.CodeNotFound
-			faults = append(faults, f)
-		}
-	}
-	more, err := s.checkManifests(ctx, releases)
-	if err != nil {
-		return n, faults, err
-	}
-	for _, r := range releases {
-		if r.Signed() {
-			n++
-		}
-	}
-	return n, append(faults, more...), nil
-}
-
 // checkManifests wants each signed release's manifest to be the one that was signed.
 func (s *Service) checkManifests(ctx context.Context, releases []fleet.Release) (faults []Fault, err error) {
 	for _, r := range releases {
