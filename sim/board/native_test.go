@@ -18,6 +18,7 @@ type nativeWorld struct {
 	built  *Native
 	p      *trustees
 	s      *nativeServer
+	via    Transport // nil: s, without a network
 	clock  VirtualClock
 	chunk  int
 	up     *device.Updater
@@ -48,8 +49,12 @@ func (w *nativeWorld) list(signers ...ed25519.PrivateKey) {
 
 func (w *nativeWorld) app(waits int) App {
 	c := &countingClock{VirtualClock: &w.clock, left: waits}
+	via := w.via
+	if via == nil {
+		via = w.s
+	}
 	return App{
-		Transport: w.s, Clock: c, ChunkSize: w.chunk, Native: w.built,
+		Transport: via, Clock: c, ChunkSize: w.chunk, Native: w.built,
 		OnStart: func(u *device.Updater, bt Boot) { w.up, w.run = u, bt.Running },
 		OnEvent: func(e device.Event) { w.events = append(w.events, e) },
 		Stop:    func() bool { return c.left <= 0 },
