@@ -145,7 +145,7 @@ func (u *Updater) in() []byte { return u.buf[u.io.inFrom : u.io.inFrom+u.io.got]
 // hangUp ends the exchange, and has the caller let go of what is left of the answer.
 func (u *Updater) hangUp() {
 	u.io.state, u.io.got = ioNone, 0
-	u.io.drop = u.io.open
+	u.io.drop = u.io.drop || u.io.open
 	u.io.open = false
 }
 

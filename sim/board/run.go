@@ -283,6 +283,9 @@ func (r *run) loop(ctx context.Context, behave Behaviour) (boot.ResetReason, err
 		need := r.up.Step()
 		switch need.Kind {
 		case device.NeedSend:
+			if ans != nil {
+				return 0, errors.New("board: the updater asks while an answer is open: it was to be let go of first")
+			}
 			a, err := r.send(ctx)
 			if err != nil {
 				r.up.Broken()
