@@ -252,7 +252,9 @@ func (n *Native) comeBack(u *Updater, seconds uint32) {
 func (n *Native) offered(u *Updater, o *native.Offer) {
 	// A head is enough: what is staged is what was judged, whatever is on offer.
 	same := digest.Equal(o.Manifest[:len(n.judged)], n.judged[:])
-	if same && n.judgedBy == n.held+1 && (n.final || n.settled) {
+	// An older one displaces nothing, here neither: a cancel does.
+	stays := n.final && (same || o.Epoch < u.rel.Epoch || o.Epoch == u.rel.Epoch && o.Sequence < u.rel.Stamp)
+	if n.judgedBy == n.held+1 && (stays || same && n.settled) {
 		u.hangUp()
 		if n.final {
 			n.final = false
@@ -406,8 +408,11 @@ func (n *Native) judge(u *Updater) {
 	why := manifest.Check(m, &d, &f)
 	rel := releaseOf(m)
 	if n.final {
-		n.cleared(u, why, &rel)
-		return
+		n.final = false
+		if rel.Digest == u.rel.Digest && rel.Stamp == u.rel.Stamp && rel.Epoch == u.rel.Epoch {
+			n.cleared(u, why)
+			return
+		} // else something else is on offer by now, which displaces it or waits
 	}
 	n.settled = true // but where it is taken
 	if why == manifest.ErrSequence && rel.Epoch == f.Epoch && rel.Stamp == f.Sequence && rel.Digest == u.rec.Confirmed.Digest {
@@ -450,14 +455,7 @@ func (n *Native) raw(m *manifest.Manifest) *manifest.Raw {
 }
 
 // cleared is the verdict right before the switch.
-func (n *Native) cleared(u *Updater, why manifest.Error, m *release) {
-	n.final = false
-	if m.Digest != u.rel.Digest || m.Stamp != u.rel.Stamp || m.Epoch != u.rel.Epoch {
-		// Something else is on offer by now: what was fetched waits in the journal.
-		n.judgedBy = 0
-		u.parkDownload()
-		return
-	}
+func (n *Native) cleared(u *Updater, why manifest.Error) {
 	if why != 0 {
 		u.fail(reasonOf(why))
 		return
