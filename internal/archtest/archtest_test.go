@@ -31,6 +31,7 @@ func rules(fsys fs.FS) map[string]func(*tree) []violation {
 		"links":           checkLinks(fsys),
 		"package-comment": checkPackageComment,
 		"response-writer": checkResponseWriter,
+		"security-page":   checkSecurityPage,
 		"sim":             checkSim,
 		"test-helpers":    checkTestHelpers,
 		"tests":           checkTests,
