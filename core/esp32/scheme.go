@@ -104,8 +104,30 @@ func (o *OTAData) Load() error {
 		return ErrOTAData
 	}
 	for i := range o.e {
-		if err := o.area.ReadAt(o.e[i][:], uint32(i)*SectorSize); err != nil {
+		if err := o.read(uint8(i)); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// loadTries bounds how often a record is read that reads differently each time.
+const loadTries = 8
+
+// read reads a record until two reads in a row agree: an erase that was cut leaves
+// bits that read one way or the other, and a state is under no checksum.
+func (o *OTAData) read(i uint8) error {
+	e, at := &o.e[i], uint32(i)*SectorSize
+	if err := o.area.ReadAt(e[:], at); err != nil {
+		return err
+	}
+	for n := 1; n < loadTries; n++ {
+		o.next = *e
+		if err := o.area.ReadAt(e[:], at); err != nil {
+			return err
+		}
+		if *e == o.next {
+			break
 		}
 	}
 	return nil

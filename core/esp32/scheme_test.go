@@ -488,6 +488,56 @@ func TestSchemeOnLongUnits(t *testing.T) {
 	}
 }
 
+// shaky is a record whose erase was cut: some reads have a wrong bit.
+type shaky struct {
+	*recordFlash
+	wrong []bool // of the reads to come
+	reads int
+}
+
+func (f *shaky) ReadAt(p []byte, off uint32) error {
+	err := f.recordFlash.ReadAt(p, off)
+	if f.reads < len(f.wrong) && f.wrong[f.reads] {
+		p[24+f.reads%8] ^= 2
+	}
+	f.reads++
+	return err
+}
+
+// TestSchemeReadsTwice: a marginal record counts as two reads in a row have it, and
+// reading it ends.
+func TestSchemeReadsTwice(t *testing.T) {
+	for _, wrong := range [][]bool{nil, {true}, {false, true}, {true, true, true}, {false, true, false, true}} {
+		f := &shaky{recordFlash: &recordFlash{e: [2]Entry{NewEntry(1, StateNew), BlankEntry()}}, wrong: wrong}
+		area, err := flash.NewArea(f, 0, OTADataSize)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := NewOTAData(area, 0, 2)
+		if err == nil {
+			err = o.Load()
+		}
+		if err != nil || o.State(0) != boot.RecordNew {
+			t.Errorf("%v: %v, %s", wrong, err, o.State(0))
+		}
+	}
+	f := &shaky{recordFlash: &recordFlash{e: [2]Entry{NewEntry(1, StateNew), BlankEntry()}}}
+	for i := range 100 {
+		f.wrong = append(f.wrong, i%2 == 0)
+	}
+	area, err := flash.NewArea(f, 0, OTADataSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := NewOTAData(area, 0, 2)
+	if err == nil {
+		err = o.Load()
+	}
+	if err != nil || f.reads != 2*loadTries {
+		t.Errorf("%v after %d reads", err, f.reads)
+	}
+}
+
 // TestSchemeReadsBack: a chip that does not do what it says is noticed.
 func TestSchemeReadsBack(t *testing.T) {
 	start := [2]Entry{NewEntry(1, StateValid), NewEntry(2, StateValid)}
