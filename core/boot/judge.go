@@ -78,8 +78,9 @@ func (v Verdict) String() string {
 func Judge(e Evidence) Verdict {
 	if !e.Trial {
 		// Staged by somebody else, or core/state was lost: the bootloader waits
-		// for a confirm all the same.
-		if e.RunningRecord == RecordPending {
+		// for a confirm all the same. NEW is PENDING to a bootloader that misread a
+		// record whose erase was cut.
+		if e.RunningRecord == RecordPending || e.RunningRecord == RecordNew {
 			return VerdictOnTrial
 		}
 		return VerdictNone
@@ -117,14 +118,25 @@ func judgeOldRuns(e Evidence) Verdict {
 		// erases the record before it rewrites it: a cut in between loses it.
 		return VerdictInconclusive
 	case RecordPending, RecordValid, RecordUndefined, RecordNew:
-		if e.Reason == ResetDeepSleep {
+		switch e.Reason {
+		case ResetDeepSleep:
 			// With validation skipped on wake-up the bootloader starts the slot
 			// it remembers and reads no record.
 			return VerdictInconclusiveReset
+		case ResetPowerOn, ResetBrownout:
+			// A cut in the erase of the record leaves bits that the bootloader may have
+			// read otherwise. An image that does not verify is found out by the reset
+			// that ends its next staging.
+			return VerdictInconclusive
 		}
 		// It was to start and the old image runs: its check at boot failed.
 		return VerdictBadImage
 	case RecordInvalid:
+		if e.Reason == ResetPowerOn || e.Reason == ResetBrownout {
+			// The trial is noted before the record is written: a cut in between leaves
+			// the record of what was rejected in this slot before.
+			return VerdictInconclusive
+		}
 		return VerdictBadImage // rejected by something that is not this updater
 	}
 	// ABORTED: it started and was reset before it confirmed.

@@ -1,6 +1,9 @@
 package boot
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // A test a row of the table in docs/design/trial.md.
 func TestJudge(t *testing.T) {
@@ -22,10 +25,11 @@ func TestJudge(t *testing.T) {
 	}
 	power, crash := []ResetReason{ResetPowerOn, ResetBrownout}, []ResetReason{ResetPanic, ResetWatchdog}
 	other := []ResetReason{ResetUnknown, ResetSoftware, ResetDeepSleep, ResetExternal}
-	awake := []ResetReason{ResetUnknown, ResetPowerOn, ResetBrownout, ResetPanic, ResetWatchdog, ResetSoftware, ResetExternal}
+	awake := []ResetReason{ResetUnknown, ResetPanic, ResetWatchdog, ResetSoftware, ResetExternal}
 	rows := []row{
 		{"no trial", Evidence{Running: old, RunningRecord: RecordValid}, VerdictNone, nil},
 		{"no trial, but PENDING", Evidence{Running: old, RunningRecord: RecordPending}, VerdictOnTrial, nil},
+		{"no trial, but NEW", Evidence{Running: old, RunningRecord: RecordNew}, VerdictOnTrial, nil},
 		{"new, PENDING", runsNew(RecordPending, Evidence{}), VerdictOnTrial, nil},
 		{"new, NEW", runsNew(RecordNew, Evidence{}), VerdictNoRollback, nil},
 		{"new, UNDEFINED", runsNew(RecordUndefined, Evidence{}), VerdictNoRollback, nil},
@@ -39,11 +43,13 @@ func TestJudge(t *testing.T) {
 		{"old, ABORTED, power", runsOld(RecordAborted, Evidence{}), VerdictInconclusive, power},
 		{"old, ABORTED, other reset", runsOld(RecordAborted, Evidence{}), VerdictInconclusiveReset, other},
 		{"old, none", runsOld(RecordNone, Evidence{}), VerdictInconclusive, nil},
-		{"old, INVALID by another", runsOld(RecordInvalid, Evidence{}), VerdictBadImage, nil},
+		{"old, INVALID by another", runsOld(RecordInvalid, Evidence{}), VerdictBadImage, slices.Concat(crash, other)},
+		{"old, INVALID from before", runsOld(RecordInvalid, Evidence{}), VerdictInconclusive, power},
 	}
 	for _, s := range []RecordState{RecordNew, RecordPending, RecordValid, RecordUndefined} {
 		rows = append(rows,
 			row{"old, still " + s.String(), runsOld(s, Evidence{}), VerdictBadImage, awake},
+			row{"old, still " + s.String() + ", power", runsOld(s, Evidence{}), VerdictInconclusive, power},
 			row{"old, still " + s.String() + ", deep sleep", runsOld(s, Evidence{}), VerdictInconclusiveReset, []ResetReason{ResetDeepSleep}})
 	}
 	for _, r := range rows {
