@@ -35,6 +35,7 @@ const (
 	phaseReject
 	phaseCheckBack
 	phaseRevert
+	phaseUnname
 )
 
 func (p phase) String() string {
@@ -67,7 +68,7 @@ func (p phase) String() string {
 		return "trial"
 	case phaseConfirm:
 		return "confirming"
-	case phaseReject, phaseCheckBack, phaseRevert:
+	case phaseReject, phaseCheckBack, phaseRevert, phaseUnname:
 		return "reverting"
 	}
 	return "unknown"
@@ -163,6 +164,8 @@ func (u *Updater) Step() Need {
 		u.checkBack()
 	case phaseRevert:
 		u.revert()
+	case phaseUnname:
+		u.unname()
 	}
 	return Need{}
 }
@@ -189,6 +192,7 @@ func (u *Updater) save() {
 		u.event(EventFailed, ReasonState)
 		u.rel.known, u.inst = false, install{}
 		u.pollAt = u.c.Port.Millis() + uint64(u.c.PollMillis)
+		u.wakeAt = u.pollAt // or a report would try again at once, and wear the sector out
 		u.enter(phaseIdle)
 		return
 	}
@@ -254,7 +258,7 @@ func (u *Updater) finished(d *[32]byte) bool {
 func (u *Updater) idle() Need {
 	now := u.c.Port.Millis()
 	switch {
-	case u.rec.Outcome != state.OutcomeNone && now >= u.wakeAt:
+	case u.outcomeDue() && now >= u.wakeAt:
 		u.say(sayOutcome, phaseIdle)
 		return Need{}
 	case u.stageAt != 0 && now >= u.stageAt && !u.trial:
@@ -269,10 +273,17 @@ func (u *Updater) idle() Need {
 	if u.stageAt != 0 && u.stageAt-now < wait {
 		wait = u.stageAt - now
 	}
-	if u.rec.Outcome != state.OutcomeNone && u.wakeAt > now && u.wakeAt-now < wait {
+	if u.outcomeDue() && u.wakeAt > now && u.wakeAt-now < wait {
 		wait = u.wakeAt - now
 	}
 	return Need{Kind: NeedTime, Wait: wait}
+}
+
+// outcomeDue: an outcome has to be reported. One of an image that goes back is none
+// as long as that still runs, because the boot record could not be written.
+func (u *Updater) outcomeDue() bool {
+	tr := &u.rec.Trial
+	return u.rec.Outcome != state.OutcomeNone && !(tr.Rejected && tr.Slot == u.c.Boot.Running())
 }
 
 func (u *Updater) toIdle() {

@@ -19,7 +19,7 @@ func (u *Updater) judge() {
 	u.event(EventVerdict, ReasonNone)
 	switch u.verdict {
 	case boot.VerdictNone:
-		u.enter(phaseIdle)
+		u.afterOrder()
 	case boot.VerdictOnTrial:
 		u.beginTrial()
 	case boot.VerdictNoRollback:
@@ -35,18 +35,61 @@ func (u *Updater) judge() {
 	case boot.VerdictConfirmedElsewhere:
 		u.endTrial(state.OutcomeConfirmedElsewhere)
 	case boot.VerdictBadCrash:
-		u.endTrial(state.OutcomeCrashed)
+		u.wentWrong(state.OutcomeCrashed)
 	case boot.VerdictBadImage:
-		u.endTrial(state.OutcomeNotVerified)
+		u.wentWrong(state.OutcomeNotVerified)
 	case boot.VerdictRejected:
-		if u.rec.Outcome == state.OutcomeUnproven {
-			u.stageLater()
+		u.wentWrong(u.rec.Outcome)
+	default:
+		u.wentWrong(state.OutcomeNone)
+	}
+}
+
+// wentWrong ends the trial of an image that does not run, or stages it again later,
+// once its record can't start it any more: what a cut left of one that was made
+// INVALID may read as it was, and of one that was NEW otherwise each time.
+func (u *Updater) wentWrong(o state.Outcome) {
+	u.rec.Outcome = o
+	u.enter(phaseUnname)
+}
+
+// afterOrder: no trial is open. The way back from the trial's slot may have been
+// ordered, and a cut come between the state and the boot record: then it is taken
+// now. Where it was taken, the record that it left may need an end, as in wentWrong.
+func (u *Updater) afterOrder() {
+	tr := &u.rec.Trial
+	switch {
+	case !tr.Rejected:
+		u.enter(phaseIdle)
+	case tr.Slot == u.c.Boot.Running():
+		u.enter(phaseCheckBack)
+	default:
+		u.enter(phaseUnname)
+	}
+}
+
+// unname has no record start the trial's slot any more.
+func (u *Updater) unname() {
+	tr := &u.rec.Trial
+	if st := u.c.Boot.State(tr.Slot); st != boot.RecordNone && !u.wentBack(tr.Slot) {
+		done, err := u.c.Boot.Step(boot.GoalProtect, tr.Slot)
+		if err == nil && !done {
 			return
 		}
-		u.endTrial(u.rec.Outcome)
-	default:
-		u.stageLater()
+		// What can't be written now is written before the slot's next erase.
 	}
+	if tr.Open {
+		// None that ends a trial is reported before it has: none is an unproven one that
+		// was, or a trial that came to no end.
+		if o := u.rec.Outcome; o == state.OutcomeNone || o == state.OutcomeUnproven {
+			u.stageLater()
+		} else {
+			u.endTrial(o)
+		}
+		return
+	}
+	tr.Rejected = false // saved with the report's end
+	u.enter(phaseIdle)
 }
 
 // endTrial closes the trial and keeps its end until it is reported.
@@ -83,7 +126,7 @@ func (u *Updater) endTrial(o state.Outcome) {
 // stageLater: the new image may be innocent. The old one runs for a while first.
 func (u *Updater) stageLater() {
 	if u.rec.Trial.Stagings >= maxStagings {
-		u.endTrial(state.OutcomeGaveUp)
+		u.wentWrong(state.OutcomeGaveUp)
 		return
 	}
 	u.stageAt = u.c.Port.Millis() + restageMillis
@@ -257,6 +300,7 @@ func (u *Updater) checkBack() {
 		u.rec.MarkBad(&u.rec.Confirmed.Digest, u.rec.Confirmed.Stamp) // or the next poll would bring it back
 	}
 	u.rec.Trial.Open = false
+	u.rec.Trial.Slot, u.rec.Trial.Rejected = u.c.Boot.Running(), true // until it is left: afterOrder
 	u.rec.Outcome = state.OutcomeRevertedByOp
 	u.event(EventReverting, ReasonOrdered)
 	u.saveThen(phaseRevert, 0)
@@ -273,7 +317,7 @@ func (u *Updater) otherWhole() (boot.Slot, bool) {
 		if s == u.c.Boot.Running() || u.wentBack(s) {
 			continue
 		}
-		if u.rel.known && s == u.target {
+		if u.rel.known && s == u.target && u.jnl.newest.written < u.rel.Size {
 			continue
 		}
 		return s, true
@@ -285,6 +329,12 @@ func (u *Updater) noWayBack() {
 	u.failing = ReasonNoWayBack
 	u.event(EventFailed, ReasonNoWayBack)
 	u.say(sayFailed, phasePoll)
+	if u.rec.Outcome == state.OutcomeRevertedByOp {
+		// It was ordered before a cut, and there is no way any more.
+		u.rec.Outcome, u.rec.Trial.Rejected = state.OutcomeNone, false
+		u.rec.ForgetBad(&u.rec.Confirmed.Digest)
+		u.saveThen(phaseReport, 0)
+	}
 }
 
 // resumed goes on behind what was proven: in.written bytes.
