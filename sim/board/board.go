@@ -299,9 +299,15 @@ func (b *Board) verify(p *esp32.Partition) error {
 		if err := c.Write(buf[:n]); err != nil {
 			return fmt.Errorf("%w at offset 0x%x", err, c.Offset())
 		}
+		if off == 0 && BehaviourOf(buf[:n]) == BehaveNoBoot {
+			return errRefuses
+		}
 	}
 	return c.End()
 }
+
+// errRefuses stands for what only a bootloader knows: its own anti-rollback, a secure boot key.
+var errRefuses = errors.New("the bootloader refuses this image")
 
 func stateName(s uint32) string {
 	switch s {

@@ -20,9 +20,10 @@ const (
 	BehaveMute     Behaviour = "mute"          // it can't reach any server
 	BehaveSelfTest Behaviour = "selftest-fail" //
 	BehaveEarly    Behaviour = "early-confirm" // confirms before its first line, as the Arduino core does
+	BehaveNoBoot   Behaviour = "no-boot"       // the bootloader refuses it, as one does that asks for more than the updater's check
 )
 
-var behaviours = []Behaviour{BehaveOK, BehavePanic, BehaveHang, BehaveMute, BehaveSelfTest, BehaveEarly}
+var behaviours = []Behaviour{BehaveOK, BehavePanic, BehaveHang, BehaveMute, BehaveSelfTest, BehaveEarly, BehaveNoBoot}
 
 // marker stands in the first segment of an image that was built here, right
 // behind the app descriptor. Real images have none, and behave.

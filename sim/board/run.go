@@ -85,6 +85,8 @@ type App struct {
 	OnStart func(*device.Updater, Boot)
 	OnEvent func(device.Event)
 	Stop    func() bool
+	// Change has a test put other parts into an updater, to see that the tests see it.
+	Change func(*device.Config)
 }
 
 // run is one start of the application.
@@ -137,6 +139,9 @@ func (b *Board) Run(ctx context.Context, reason boot.ResetReason, app App) error
 		}
 		if app.OnBoot != nil {
 			app.OnBoot(reason, bt)
+		}
+		if err := ctx.Err(); err != nil {
+			return err // an image that crashes at once never looks
 		}
 		r := &run{b: b, app: &app, reason: reason, rng: rand.New(rand.NewPCG(app.Seed, n))}
 		reason, err = r.start(ctx, bt)
@@ -213,6 +218,9 @@ func (r *run) start(ctx context.Context, bt Boot) (boot.ResetReason, error) {
 		if err := r.confirmEarly(); err != nil {
 			return 0, b.power(err)
 		}
+	}
+	if r.app.Change != nil {
+		r.app.Change(&c)
 	}
 	if err := device.New(&r.up, c); err != nil {
 		return 0, err
