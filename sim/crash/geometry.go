@@ -1,0 +1,155 @@
+package crash
+
+import (
+	"slices"
+
+	"github.com/runnel-fota/runnel/core/esp32"
+	"github.com/runnel-fota/runnel/sim/board"
+	"github.com/runnel-fota/runnel/sim/nor"
+)
+
+// Geometry is a chip and how it is cut up. Sizes are bytes.
+type Geometry struct {
+	Name  string
+	Says  string
+	Chip  nor.Config // its size follows
+	Slots [2]uint32
+	Image int
+	Chunk int
+
+	noState, noJournal bool
+	factory            bool
+	only, not          []string // stories; nil: all, none
+}
+
+// Sizes of the small chip: three sectors of image, the last chunk of a few bytes.
+const (
+	smallSlot  = 16 << 10
+	smallImage = 9<<10 + 16
+	smallBlock = 8 << 10
+)
+
+// DeepGeometry is small enough for two cuts in a row at all places.
+const DeepGeometry = "tiny"
+
+// Geometries are all there are.
+func Geometries() []*Geometry {
+	few := []string{"update", "over-older", "newer-midway", "crash", "revert"}
+	g := func(name, says string, change func(*Geometry)) *Geometry {
+		g := &Geometry{Name: name, Says: says, Slots: [2]uint32{smallSlot, smallSlot}, Image: smallImage, Chunk: 1024,
+			Chip: nor.Config{BlockEraseSize: smallBlock, ProgramSize: 4}}
+		change(g)
+		return g
+	}
+	return []*Geometry{
+		g("small", "two slots of 16 KiB, blocks of 8, program unit 4", func(*Geometry) {}),
+		g(DeepGeometry, "slots of 8 KiB, three chunks, program unit 16: for two cuts in a row", func(g *Geometry) {
+			g.Slots, g.Image, g.Chunk, g.Chip.ProgramSize = [2]uint32{8 << 10, 8 << 10}, 4<<10+16, 2048, 16
+		}),
+		g("sectors", "no block erase, program unit 1", func(g *Geometry) {
+			g.Chip.BlockEraseSize, g.Chip.ProgramSize = nor.NoBlocks, 1
+		}),
+		g("unit-16", "program unit 16", func(g *Geometry) { g.Chip.ProgramSize = 16 }),
+		g("unit-32", "program unit 32", func(g *Geometry) { g.Chip.ProgramSize = 32 }),
+		g("unit-256", "program unit 256", func(g *Geometry) { g.Chip.ProgramSize = 256 }),
+		g("encrypted", "encrypted flash", func(g *Geometry) { g.Chip.Encrypt = true }),
+		g("tail", "the journal in the slot's tail", func(g *Geometry) { g.noJournal, g.Image = true, 8000 }),
+		g("bare", "no journal at all", func(g *Geometry) { g.noJournal = true }),
+		g("bare-encrypted", "no journal, encrypted flash", func(g *Geometry) {
+			g.noJournal, g.Chip.Encrypt, g.only = true, true, few
+		}),
+		g("unequal", "a slot of 32 KiB and one of 16", func(g *Geometry) { g.Slots[0], g.only = 2*smallSlot, few }),
+		g("full", "the slot exactly full", func(g *Geometry) { g.Image = smallSlot }),
+		g("one-chunk", "an image of one chunk", func(g *Geometry) {
+			g.Image, g.Chunk, g.not = 4080, 4096, []string{"newer-midway", "taken-back"} // there is no half of it
+		}),
+		g("large-chunks", "chunks of 8 KiB", func(g *Geometry) { g.Chunk, g.only = 8192, few }),
+		g("factory", "a factory image beside two slots", func(g *Geometry) {
+			g.factory, g.only = true, []string{"update", "over-older", "newer-midway", "crash", "no-boot", "self-test"}
+		}),
+		g("no-state", "nothing outlives an update but the boot records", func(g *Geometry) {
+			g.noState, g.only = true, []string{"update", "over-older", "newer-midway", "taken-back"}
+		}),
+		g("blocks-64k", "slots of 192 KiB, blocks of 64", func(g *Geometry) {
+			g.Chip.BlockEraseSize, g.Slots = 64<<10, [2]uint32{192 << 10, 192 << 10}
+			g.Image, g.Chunk, g.only = 100<<10+512, 4096, []string{"update"}
+		}),
+	}
+}
+
+// FindGeometry returns the one of a name, or nil.
+func FindGeometry(name string) *Geometry {
+	for _, g := range Geometries() {
+		if g.Name == name {
+			return g
+		}
+	}
+	return nil
+}
+
+// Fits says whether a scenario can be played on a geometry.
+func Fits(s *Scenario, g *Geometry) bool {
+	if g.noState && s.native() {
+		return false // a list of keys needs a place
+	}
+	story := s.Name[len(wireName(s.Wire))+1:]
+	return (g.only == nil || slices.Contains(g.only, story)) && !slices.Contains(g.not, story)
+}
+
+// Where the partitions of the lab's boards begin.
+const (
+	otadataAt = 0xC000
+	stateAt   = 0xE000
+	appsAt    = 0x10000
+)
+
+// table lays the partitions out. Slots begin where an ESP32's can: at 64 KiB.
+func (g *Geometry) table() (t esp32.Table, size uint32) {
+	t.HasMD5 = true
+	add := func(name string, typ, sub uint8, off, size uint32) {
+		p := esp32.Partition{Type: typ, Subtype: sub, Offset: off, Size: size}
+		copy(p.Label[:], name)
+		t.P[t.N] = p
+		t.N++
+	}
+	const sector, page = esp32.SectorSize, 64 << 10
+	add("otadata", esp32.TypeData, esp32.SubtypeOTA, otadataAt, 2*sector)
+	if !g.noState {
+		add("rnl_state", esp32.TypeRunnel, esp32.SubtypeState, stateAt, 2*sector)
+	}
+	at := uint32(appsAt)
+	app := func(name string, sub uint8, size uint32) {
+		at = (at + page - 1) / page * page
+		add(name, esp32.TypeApp, sub, at, size)
+		at += size
+	}
+	if g.factory {
+		app("factory", esp32.SubtypeFactory, g.Slots[0])
+	}
+	app("app0", esp32.SubtypeOTA0, g.Slots[0])
+	app("app1", esp32.SubtypeOTA0+1, g.Slots[1])
+	if !g.noJournal {
+		add("rnl_journal", esp32.TypeRunnel, esp32.SubtypeJournal, at, 2*sector)
+		at += 2 * sector
+	}
+	return t, at
+}
+
+// promise is how many bytes may be fetched again after a cut: docs/design/journal.md.
+func (g *Geometry) promise(k board.Kind, whole int64) int64 {
+	step := int64(max(esp32.SectorSize, g.Chunk))
+	if k == board.V1 {
+		if g.noJournal && g.Image > int(g.Slots[1])-2*esp32.SectorSize {
+			return whole // nothing says how far it was
+		}
+		return step
+	}
+	records := step/int64(g.Chunk)*int64(g.Chunk+32) + 32 // what resumes begins with a hash
+	switch {
+	case !g.noJournal || g.Image <= int(g.Slots[1])-2*esp32.SectorSize:
+		return records
+	case g.Chip.Encrypt:
+		return whole // blank can't be told there
+	}
+	return 2 * records // a guess, a sector early
+}
