@@ -64,19 +64,37 @@ func (p *Progress) Set(done, total int64) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.ended || total <= 0 {
+	if total <= 0 {
 		return
 	}
-	now := p.now()
 	if !p.began {
 		p.began, p.first = true, done
 	}
-	if now.Sub(p.start) < p.after || p.shown && now.Sub(p.drawn) < progressEvery && done < total {
+	p.draw(done >= total, func(w int, seconds float64) string { return p.line(w, done, total, seconds) })
+}
+
+// Say is Set for work that is not counted in bytes: how much of it is done, from 0 to
+// 1, and what stands beside the bar.
+func (p *Progress) Say(part float64, text string) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	part = min(max(part, 0), 1)
+	percent := fmt.Sprintf("%3.0f%%", 100*part)
+	p.draw(part == 1, func(w int, _ float64) string { return p.bar(w, part, percent+"  "+clean(text), percent) })
+}
+
+// draw draws a line unless it is too early for one.
+func (p *Progress) draw(last bool, line func(w int, seconds float64) string) {
+	now := p.now()
+	if p.ended || now.Sub(p.start) < p.after || p.shown && now.Sub(p.drawn) < progressEvery && !last {
 		return
 	}
 	p.drawn, p.shown = now, true
 	w := max(p.width()-1, minWidth) // a full last column would wrap
-	p.write("\r" + cut(p.line(w, done, total, now.Sub(p.start).Seconds()), w) + "\x1b[K")
+	p.write("\r" + cut(line(w, now.Sub(p.start).Seconds()), w) + "\x1b[K")
 }
 
 // line has the figures that leave room for a bar.
@@ -90,6 +108,11 @@ func (p *Progress) line(w int, done, total int64, seconds float64) string {
 		left := leftText(float64(total-done) / rate)
 		choices = []string{percent + "  " + bytes + "  " + rateText(rate) + "  " + left, percent + "  " + rateText(rate) + "  " + left, percent}
 	}
+	return p.bar(w, part, choices...)
+}
+
+// bar is a bar and the first of the texts that leaves room for it.
+func (p *Progress) bar(w int, part float64, choices ...string) string {
 	for _, text := range choices {
 		n := min(w-len([]rune(p.label))-len(text)-2, progressBar)
 		if n < minBar {
@@ -98,7 +121,7 @@ func (p *Progress) line(w int, done, total int64, seconds float64) string {
 		full := int(part * float64(n))
 		return p.label + " " + strings.Repeat("█", full) + strings.Repeat("░", n-full) + " " + text
 	}
-	return p.label + " " + percent
+	return p.label + " " + choices[len(choices)-1]
 }
 
 // Clear takes the line away, until the next Set.

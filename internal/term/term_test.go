@@ -270,6 +270,22 @@ func TestProgressWidths(t *testing.T) {
 	}
 }
 
+func TestProgressSay(t *testing.T) {
+	var out bytes.Buffer
+	p, c := newTestProgress(&out, 80)
+	c.at = c.at.Add(time.Second)
+	p.Say(0.5, "7 runs\x1b[2J")
+	if got, want := out.String(), "\ruploading ███████████████░░░░░░░░░░░░░░░  50%  7 runs[2J\x1b[K"; got != want {
+		t.Errorf("drawn %q\nwant  %q", got, want)
+	}
+	out.Reset()
+	p.Say(7, "8 runs")
+	if !strings.Contains(out.String(), "100%  8 runs") {
+		t.Errorf("the end: %q", out.String())
+	}
+	(*Progress)(nil).Say(1, "")
+}
+
 func TestProgressNarrow(t *testing.T) {
 	for _, width := range []int{10, 30, 60} {
 		var out bytes.Buffer
