@@ -41,6 +41,10 @@ fuzz: ## an hour over all fuzz targets; FUZZ_SECONDS=N for another time
 torture-server: ## the server killed 200 times, and 3,000 states that a power loss may leave
 	RUNNEL_TORTURE_ROUNDS=200 RUNNEL_POWER_STATES=3000 go test -timeout 40m -count=1 -v -run '^(TestTortureServer|TestPowerLoss|TestPowerLossIsFound)$$' ./cmd/runnel ./internal/store/sqlite ./internal/blob/dir
 
+.PHONY: crash
+crash: ## a power cut at every flash operation of every scenario; two on the tiny chip
+	go run ./cmd/runnel torture --sweep
+
 .PHONY: core-go1.23
 core-go1.23: ## core with the oldest Go that it promises (fetched at first use)
 	cd core && GOWORK=off GOTOOLCHAIN=$(OLD_GO) go build ./... && GOWORK=off GOTOOLCHAIN=$(OLD_GO) go vet ./...

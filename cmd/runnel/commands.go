@@ -23,5 +23,6 @@ func subcommands() []*cobra.Command {
 		newInspectCmd(),
 		newBootCmd(),
 		newBoardCmd(),
+		newTortureCmd(),
 	}
 }
