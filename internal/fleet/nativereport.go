@@ -90,6 +90,10 @@ func ApplyNativeReport(d Device, r *Release, dep *Deployment, rep NativeReport, 
 	event.Version = r.Version
 	switch rep.State {
 	case StateDownloading:
+		if rep.Reason != "" { // a try ended for what lies on the way; the next goes on
+			event.Name, event.Detail = EventDeviceError, CleanText(detail, MaxText)
+			break
+		}
 		if was.State == StateDownloading && !logChunk(was.ChunksReceived, next.ChunksReceived, max(next.ChunksTotal, 1)) {
 			return d, next, nil
 		}

@@ -27,6 +27,7 @@ func TestApplyNativeReport(t *testing.T) {
 	}{
 		{name: "N1 begins", r: rel, state: StateDownloading, want: StateDownloading, started: 10, event: EventState + ": downloading"},
 		{name: "N1 goes on", r: rel, dep: was(StateDownloading), state: StateDownloading, bytes: 2048, want: StateDownloading, started: 1, chunks: 2, event: EventChunkReceived + ": 2 of 5 chunks"},
+		{name: "N1 goes on after a bad route", r: rel, dep: was(StateDownloading), state: StateDownloading, bytes: 2048, reason: "a wrong record", want: StateDownloading, started: 1, chunks: 2, event: EventDeviceError + ": downloading: a wrong record"},
 		{name: "N1 the last, which is short", r: rel, dep: was(StateDownloading), state: StateDownloading, bytes: 5000, want: StateDownloading, started: 1, chunks: 5, event: EventChunkReceived},
 		{name: "N1 more bytes than there are", r: rel, dep: was(StateDownloading), state: StateDownloading, bytes: 1 << 31, want: StateDownloading, started: 1, chunks: 5, event: EventChunkReceived},
 		{name: "N1 trial", r: rel, dep: was(StateRebooting), state: StateTrial, want: StateTrial, started: 1, chunks: 5, event: EventState + ": trial"},

@@ -67,6 +67,9 @@ func (s *Server) report(r *http.Request, body, buf []byte) ([]byte, error) {
 func reportOf(m *core.Report) fleet.NativeReport {
 	rep := fleet.NativeReport{Device: string(m.Device), Key: m.Key, Nonce: m.Nonce, Boot: m.Boot, Number: m.Number, Epoch: m.Epoch, Sequence: m.Sequence,
 		Image: fleet.Digest(m.Digest), State: states[m.State], Bytes: m.Bytes, Reason: reasonText(m.Reason)}
+	if m.State == core.StateFailed && onTheWay(m.Reason) {
+		rep.State = fleet.StateDownloading
+	}
 	be := binary.BigEndian
 	b := be.AppendUint32(nil, m.Epoch)
 	b = be.AppendUint32(b, m.Sequence)
@@ -76,6 +79,14 @@ func reportOf(m *core.Report) fleet.NativeReport {
 	b = be.AppendUint32(b, m.Bytes)
 	rep.Content = sha256.Sum256(b)
 	return rep
+}
+
+// onTheWay says whether a try failed for what lies between the server and the
+// device, a cache that poisons or a route that gives nothing. That is no verdict
+// on the release: were it one, whoever holds the route would end the device's
+// updates until an operator orders a retry.
+func onTheWay(n uint16) bool {
+	return n == uint16(reasons.ReasonRecord) || n == uint16(reasons.ReasonStream)
 }
 
 // reasonText is the updater's word for a number, with the number.

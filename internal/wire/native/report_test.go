@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	reasons "github.com/runnel-fota/runnel/core/device"
 	core "github.com/runnel-fota/runnel/core/wire/native"
 	"github.com/runnel-fota/runnel/internal/fleet"
 	v1 "github.com/runnel-fota/runnel/internal/wire/v1"
@@ -139,6 +140,33 @@ type noBlobs struct{}
 
 func (noBlobs) OpenBlob(context.Context, fleet.Digest) (io.ReadCloser, error) {
 	return nil, errors.New("no blobs")
+}
+
+// What lies on the way may spoil a try, and does not take the release away: a
+// device that failed for a route is offered it still, one that failed for the
+// release is not.
+func TestFailedOnTheWay(t *testing.T) {
+	for _, c := range []struct {
+		reason reasons.Reason
+		still  bool
+	}{
+		{reasons.ReasonRecord, true}, {reasons.ReasonStream, true}, {reasons.ReasonDigest, false}, {reasons.ReasonNone, false},
+	} {
+		w := newRig(t, nil)
+		w.keyList(1, 0)
+		r := w.publish("1.0", 7, nil)
+		b := w.board("pump-1")
+		b.offered(r)
+		b.report(r, core.StateFailed, uint16(c.reason))
+		want, ask := fleet.StateDownloading, func() { b.offered(r) }
+		if !c.still {
+			want, ask = fleet.StateFailed, func() { b.nothing() }
+		}
+		if p := w.deployment("pump-1"); p.State != want || p.Reason != reasonText(uint16(c.reason)) {
+			t.Errorf("reason %d: %+v", c.reason, p)
+		}
+		ask()
+	}
 }
 
 func TestReasonText(t *testing.T) {
