@@ -1,0 +1,265 @@
+package device
+
+import (
+	"github.com/runnel-fota/runnel/core/digest"
+	"github.com/runnel-fota/runnel/core/manifest"
+	"github.com/runnel-fota/runnel/core/state"
+	"github.com/runnel-fota/runnel/core/wire/native"
+)
+
+// What an offer has to prove before anything is erased for it: the key list that it
+// leans on, then the manifest, then what this device asks of either.
+
+// offered goes for the manifest, unless it is the one that was judged by the list
+// that is held.
+func (n *Native) offered(u *Updater, o *native.Offer) {
+	// A head is enough: what is staged is what was judged, whatever is on offer.
+	same := digest.Equal(o.Manifest[:len(n.judged)], n.judged[:])
+	// An older one displaces nothing, here neither: a cancel does.
+	stays := n.final && (same || o.Epoch < u.rel.Epoch || o.Epoch == u.rel.Epoch && o.Sequence < u.rel.Stamp)
+	if n.judgedBy == n.held+1 && (stays || same && n.settled) {
+		u.hangUp()
+		if n.final {
+			n.final = false
+			u.enter(phaseStage)
+			return
+		}
+		u.event(EventUpToDate, ReasonNone)
+		u.toIdle()
+		return
+	}
+	if o.ManifestLength == 0 || o.ManifestLength > uint32(len(u.buf)) {
+		n.refuse(u, ReasonManifest)
+		return
+	}
+	copy(n.root[:], o.Manifest)
+	copy(n.judged[:], o.Manifest)
+	copy(n.file[:], o.Stream)
+	n.manifestLen, n.hint = uint16(o.ManifestLength), o.Chunk
+	n.judgedBy, n.settled = 0, false
+	u.hangUp()
+	n.step = stepManifest
+}
+
+// refuse ends an offer that is not even a release that could be named.
+func (n *Native) refuse(u *Updater, r Reason) {
+	u.hangUp()
+	n.step, n.final = stepPoll, false
+	u.failing = r
+	u.event(EventFailed, r)
+	u.putDown()
+}
+
+// gotList begins to judge a key list.
+func (n *Native) gotList(u *Updater) {
+	if !n.ok(u) {
+		n.away(u)
+		return
+	}
+	j := n.c.Judge
+	*j = Judge{}
+	err := j.envelope.Parse(u.in())
+	if err == 0 {
+		err = j.acceptance.Begin(&j.envelope, &j.list, n.store(u))
+	}
+	// The envelope lies in the buffer; nothing is sent or read until it is judged.
+	n.manifestLen = u.io.got
+	u.hangUp()
+	if err != 0 {
+		n.badList(u)
+		return
+	}
+	n.step = stepAccept
+}
+
+func (n *Native) accept(u *Updater) {
+	j := n.c.Judge
+	done, err := j.acceptance.Step(n.c.Verifier)
+	if !done {
+		return
+	}
+	if err != 0 {
+		n.badList(u)
+		return
+	}
+	if j.acceptance.Same {
+		n.badList(u) // a cache, or somebody, keeps the newer one back
+		return
+	}
+	n.step = stepPoll // with the new list, ask again
+	size, err := manifest.CompactInPlace(u.buf[:n.manifestLen], &j.envelope, &j.list, n.c.Product)
+	if err != 0 {
+		n.badList(u)
+		return
+	}
+	s, ok := u.c.Store.(TrustStore)
+	if !ok || s.SetTrust(uint32(size)) != nil {
+		n.badList(u)
+		return
+	}
+	n.judgedBy = 0
+	u.rec.SpentStamp, u.rec.Spent = 0, 0 // the people with roots spoke; sequences may begin anew
+	u.event(EventKeyList, ReasonNone)
+	u.saveThen(phasePoll, 0)
+}
+
+// badList: a key list that the device's own roots don't stand for. Nothing is
+// taken until there is a right one.
+func (n *Native) badList(u *Updater) { n.refuse(u, ReasonKeyList) }
+
+// gotManifest begins to judge the manifest.
+func (n *Native) gotManifest(u *Updater) {
+	if !n.ok(u) && !(u.io.state == ioDone && full(u) && u.io.head.Status == 200) {
+		n.away(u)
+		return
+	}
+	p := u.in()
+	j := n.c.Judge
+	*j = Judge{}
+	u.hash.Reset()
+	u.hash.Write(p)
+	u.hash.Sum(&u.sum)
+	u.hangUp()
+	if !digest.Equal(u.sum[:], n.root[:]) {
+		// A cache, a portal, or the line: the digest came under the MAC.
+		u.io.head.Status = 0
+		n.away(u)
+		return
+	}
+	if j.envelope.Parse(p) != 0 {
+		n.refuse(u, ReasonManifest)
+		return
+	}
+	if n.c.Profile == native.ProfileSigned {
+		if j.signatures.BeginManifest(&j.envelope, n.store(u)) != 0 {
+			n.refuse(u, ReasonSignature)
+			return
+		}
+	}
+	n.step = stepJudge
+}
+
+// judge counts signatures, then holds the manifest against the device, before the
+// first erase.
+func (n *Native) judge(u *Updater) {
+	j := n.c.Judge
+	f := manifest.Floors{Epoch: u.rec.Floors.Epoch, Sequence: u.rec.Floors.Stamp, Security: u.rec.Floors.Security}
+	if n.c.Profile == native.ProfileSigned {
+		done, err := j.signatures.Step(n.c.Verifier)
+		if !done {
+			return
+		}
+		if err != 0 {
+			n.refuse(u, ReasonSignature)
+			return
+		}
+		f.Listed, f.ListEpoch, f.ListFloor = true, j.signatures.Trust.Epoch, j.signatures.Trust.Floor
+	}
+	n.step = stepPoll
+	n.judgedBy = n.held + 1
+	m := &j.manifest
+	if m.Parse(j.envelope.Payload) != 0 {
+		n.refuse(u, ReasonManifest)
+		return
+	}
+	if u.rel.known {
+		f.InProgress, f.InProgressEpoch = u.rel.Stamp, u.rel.Epoch
+	}
+	s := u.slot()
+	d := manifest.DeviceFacts{Product: n.c.Product, Hardware: n.c.Hardware, Format: n.c.Format, Chip: u.c.Chip,
+		Slot: uint8(u.target), SlotAddress: s.Base(), SlotSize: s.Size(), Chunk: uint32(u.chunkTo)}
+	why := manifest.Check(m, &d, &f)
+	rel := releaseOf(m)
+	if n.final {
+		n.final = false
+		if rel.Digest == u.rel.Digest && rel.Stamp == u.rel.Stamp && rel.Epoch == u.rel.Epoch {
+			n.cleared(u, why)
+			return
+		} // else something else is on offer by now, which displaces it or waits
+	}
+	n.settled = true // but where it is taken
+	if why == manifest.ErrSequence && rel.Epoch == f.Epoch && rel.Stamp == f.Sequence && rel.Digest == u.rec.Confirmed.Digest {
+		// It is what this device confirmed: nothing to do, and nothing wrong.
+		u.event(EventUpToDate, ReasonNone)
+		u.putDown()
+		return
+	}
+	if why == manifest.ErrProgress {
+		u.failing = ReasonOlder
+		u.event(EventFailed, ReasonOlder)
+		u.putDown()
+		return
+	}
+	raw := n.raw(m)
+	if why == 0 && raw == nil {
+		why = manifest.ErrChunk
+	}
+	if why != 0 {
+		u.rel, u.inst = rel, install{}
+		u.refuse(reasonOf(why))
+		return
+	}
+	copy(n.root[:], raw.Root)
+	rel.chunk = raw.Chunk
+	n.tries, n.plain, n.doubt = 0, false, false
+	u.consider(rel)
+	n.settled = u.phase == phaseReload // put down at once
+}
+
+// raw is the raw stream of the manifest in the chunk size that the server announced,
+// which is in hint until then.
+func (n *Native) raw(m *manifest.Manifest) *manifest.Raw {
+	for i := range m.Image.Streams[:m.Image.NStreams] {
+		if r := &m.Image.Streams[i]; r.Chunk == n.hint {
+			return r
+		}
+	}
+	return nil
+}
+
+// cleared is the verdict right before the switch.
+func (n *Native) cleared(u *Updater, why manifest.Error) {
+	if why != 0 {
+		u.fail(reasonOf(why))
+		return
+	}
+	u.enter(phaseStage)
+}
+
+// releaseOf copies what outlives the buffer.
+func releaseOf(m *manifest.Manifest) release {
+	seconds := m.ConfirmSeconds
+	if seconds > 0xFFFF {
+		seconds = 0xFFFF
+	}
+	r := release{Image: state.Image{Size: m.Image.Size, Stamp: m.Sequence, Epoch: m.Epoch, Security: m.SecurityVersion,
+		TrialSeconds: uint16(seconds), NoContact: !m.Contact}}
+	copy(r.Digest[:], m.Image.Digest)
+	r.VersionLen = uint8(copy(r.Version[:], m.Version))
+	return r
+}
+
+// reasonOf is the reason under which the server hears why a manifest was refused.
+func reasonOf(e manifest.Error) Reason {
+	switch e {
+	case manifest.ErrProduct:
+		return ReasonProduct
+	case manifest.ErrHardware, manifest.ErrFormat, manifest.ErrChip, manifest.ErrComponent:
+		return ReasonHardware
+	case manifest.ErrEpoch:
+		return ReasonEpoch
+	case manifest.ErrSequence:
+		return ReasonSequence
+	case manifest.ErrProgress:
+		return ReasonOlder
+	case manifest.ErrSecurity:
+		return ReasonSecurity
+	case manifest.ErrSlot, manifest.ErrAddress:
+		return ReasonSlot
+	case manifest.ErrTooLarge:
+		return ReasonTooLarge
+	case manifest.ErrChunk:
+		return ReasonChunkSize
+	}
+	return ReasonManifest
+}
