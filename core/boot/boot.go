@@ -88,7 +88,8 @@ const (
 	GoalProtect Goal = iota + 1
 	// GoalStage makes the slot the next to start, on trial. Running keeps its record.
 	GoalStage
-	// GoalConfirm makes the running slot's record VALID, where it is the active one.
+	// GoalConfirm makes the running slot's record VALID, where it is the active one, or
+	// writes one where there is none.
 	GoalConfirm
 	// GoalRevert makes the named slot (or Factory), confirmed before, the one that starts and the
 	// running slot's record INVALID.

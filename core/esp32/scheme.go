@@ -251,6 +251,11 @@ func (o *OTAData) plan(goal boot.Goal, slot boot.Slot) (done bool, err error) {
 	active := o.lasting()
 	switch goal {
 	case boot.GoalConfirm:
+		if run < 0 && o.running != boot.Factory {
+			// It was started by a record that a cut left marginal, or as the only image
+			// that verifies. Without one it would run unconfirmed until it is reset.
+			return false, o.nameRunning(active)
+		}
 		if run < 0 || run != Active(&o.e[0], &o.e[1]) {
 			return false, ErrNotActive
 		}

@@ -328,7 +328,7 @@ func (s *sweep) refused(goal boot.Goal, err error, f *recordFlash, fail func(str
 	switch {
 	case errors.Is(err, ErrSequence) && (s.start[0].Seq() >= 0xFFFFFFF8 || s.start[1].Seq() >= 0xFFFFFFF8):
 	case errors.Is(err, ErrNotActive) && goal == boot.GoalConfirm && f.ops == 0 &&
-		(active < 0 || SlotOf(s.start[active].Seq(), uint32(s.n)) != uint32(s.running)):
+		active >= 0 && SlotOf(s.start[active].Seq(), uint32(s.n)) != uint32(s.running):
 	default:
 		fail("%v after %d operations", err, f.ops)
 	}
@@ -384,6 +384,28 @@ func TestConfirmCut(t *testing.T) {
 	}
 	if len(seen) == 0 || seen[0] != 0 || seen[len(seen)-1] != 1 || f.e[1] != NewEntry(2, StateValid) {
 		t.Errorf("starts %d; ends in %s", seen, show(f.e))
+	}
+}
+
+// A slot that runs on trial without a record gets one: the bootloader may have read
+// a marginal one that nobody reads again. The other slot's is left as it is.
+func TestConfirmWithoutARecord(t *testing.T) {
+	old := NewEntry(1, StateValid)
+	for _, c := range []struct{ start, want [2]Entry }{
+		{[2]Entry{old, BlankEntry()}, [2]Entry{old, NewEntry(2, StateValid)}},
+		{[2]Entry{old, NewEntry(2, StateAborted)}, [2]Entry{old, NewEntry(4, StateValid)}},
+		{[2]Entry{BlankEntry(), BlankEntry()}, [2]Entry{NewEntry(2, StateValid), BlankEntry()}},
+	} {
+		f := &recordFlash{e: c.start}
+		o := newScheme(t, f, 1, 2)
+		err := runGoal(t, f, &o, boot.GoalConfirm, 1, func(e [2]Entry) {
+			if e[0] != c.start[0] && c.start[0].Valid() {
+				t.Errorf("from %s: the way back is touched: %s", show(c.start), show(e))
+			}
+		})
+		if err != nil || f.e != c.want {
+			t.Errorf("from %s: %v, %s, want %s", show(c.start), err, show(f.e), show(c.want))
+		}
 	}
 }
 
