@@ -71,7 +71,7 @@ func (u *Updater) afterOrder() {
 // unname has no record start the trial's slot any more.
 func (u *Updater) unname() {
 	tr := &u.rec.Trial
-	if u.mayStart(tr.Slot) {
+	if st := u.c.Boot.State(tr.Slot); st != boot.RecordNone && !u.wentBack(tr.Slot) {
 		done, err := u.c.Boot.Step(boot.GoalProtect, tr.Slot)
 		if err == nil && !done {
 			return
@@ -191,7 +191,6 @@ func (u *Updater) onTrial() Need {
 
 // confirm notes the decision, makes the record VALID, then closes the trial.
 func (u *Updater) confirm() {
-	run := u.c.Boot.Running()
 	switch u.sub {
 	case 0:
 		u.sub = 1
@@ -200,45 +199,27 @@ func (u *Updater) confirm() {
 			u.saveThen(phaseConfirm, 1)
 		}
 	case 1:
-		done, err := u.c.Boot.Step(boot.GoalConfirm, run)
-		if err != nil && !u.mayStart(run) {
-			// No record could start it: a cut left one that the bootloader read otherwise,
-			// or nothing else verified. It gets one of its own.
-			u.sub = 2
+		done, err := u.c.Boot.Step(boot.GoalConfirm, u.c.Boot.Running())
+		if err != nil {
+			// The record is not VALID: at the next reset the bootloader goes back.
+			u.failing = ReasonBootRecord
+			u.event(EventFailed, ReasonBootRecord)
+			u.trial = false
+			u.toIdle()
 			return
 		}
-		u.confirmed(done, err)
-	case 2:
-		done, err := u.c.Boot.Step(boot.GoalProtect, u.target)
-		u.confirmed(done, err)
-	}
-}
-
-// mayStart: a record could start the slot.
-func (u *Updater) mayStart(s boot.Slot) bool {
-	return u.c.Boot.State(s) != boot.RecordNone && !u.wentBack(s)
-}
-
-func (u *Updater) confirmed(done bool, err error) {
-	if err != nil {
-		// The record is not VALID: at the next reset the bootloader goes back.
-		u.failing = ReasonBootRecord
-		u.event(EventFailed, ReasonBootRecord)
+		if !done {
+			return
+		}
 		u.trial = false
-		u.toIdle()
-		return
+		if u.rec.Trial.Open {
+			u.endTrial(state.OutcomeConfirmed)
+			return
+		}
+		u.event(EventConfirmed, ReasonNone)
+		u.pollAt = 0
+		u.enter(phaseIdle)
 	}
-	if !done {
-		return
-	}
-	u.trial = false
-	if u.rec.Trial.Open {
-		u.endTrial(state.OutcomeConfirmed)
-		return
-	}
-	u.event(EventConfirmed, ReasonNone)
-	u.pollAt = 0
-	u.enter(phaseIdle)
 }
 
 // rejectWith notes why before the record changes (write before act).
