@@ -91,7 +91,7 @@ func (f *tortureFlags) check(cmd *cobra.Command) error {
 	case f.replay != "" && (f.sweep || f.list):
 		return usagef("--replay goes alone")
 	case len(f.pick()) == 0:
-		return usagef("no scenario %q on a geometry %q", f.scenario, f.geometry).withHint("'runnel torture --list' has them")
+		return usagef("no scenario whose name begins with %q goes on a geometry whose name begins with %q", f.scenario, f.geometry).withHint("'runnel torture --list' has them")
 	}
 	return nil
 }
