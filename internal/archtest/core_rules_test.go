@@ -46,6 +46,7 @@ var coreLayers = map[string][]string{
 	"core/stream":      {"digest", "flash"},
 	"core/patch":       {"digest", "flash"},
 	"core/state":       {"boot", "digest", "flash"},
+	"core/factory":     {"digest"},
 	"core/wire/v1":     {"digest"},
 	"core/wire/native": {"cbor", "digest"},
 	"core/device":      {"boot", "digest", "flash", "manifest", "patch", "state", "stream", "wire/native", "wire/v1"},
