@@ -36,6 +36,7 @@ const MaxReleases = 6
 // not changed while one is in use. Its keys come from fixed seeds and guard nothing.
 type Book struct {
 	Secret   [native.SecretSize]byte // of the device on the native wire
+	Raw      bool                    // images are no ESP-IDF images
 	Key      []byte                  // and on v1
 	Releases []*Release
 	Lists    []List
@@ -66,6 +67,7 @@ type Release struct {
 	Envelope []byte // of its manifest
 	Stream   []byte
 
+	slot      int // that the image is linked for, -1: any
 	chunk     int
 	envelope  [32]byte
 	file      [32]byte
@@ -144,10 +146,20 @@ func sign(kind manifest.Kind, encode func() ([]byte, error), signers ...ed25519.
 // Add signs an image with the newest release key, cuts it into chunks, and returns
 // its number.
 func (b *Book) Add(name string, img []byte, sequence, security uint32, chunk int) (int, error) {
+	return b.add(name, img, sequence, security, chunk, -1)
+}
+
+// AddBuild adds an image that is linked for a slot. Builds of one sequence are one
+// release: what is on offer is the one for the slot that the device does not run.
+func (b *Book) AddBuild(name string, img []byte, sequence, security uint32, chunk, slot int) (int, error) {
+	return b.add(name, img, sequence, security, chunk, slot)
+}
+
+func (b *Book) add(name string, img []byte, sequence, security uint32, chunk, slot int) (int, error) {
 	if len(b.Releases) == MaxReleases {
 		return 0, fmt.Errorf("labserver: more than %d releases", MaxReleases)
 	}
-	r := &Release{Name: name, Sequence: sequence, Security: security, Image: img, Digest: sha256.Sum256(img), chunk: chunk}
+	r := &Release{Name: name, Sequence: sequence, Security: security, Image: img, Digest: sha256.Sum256(img), chunk: chunk, slot: slot}
 	for at := 0; at < len(img); at += chunk {
 		data := img[at:min(at+chunk, len(img))]
 		m := hmac.New(sha256.New, b.Key)
@@ -172,6 +184,13 @@ func (b *Book) Add(name string, img []byte, sequence, security uint32, chunk int
 		Image: release.Image{Format: manifest.FormatESP, Digest: r.Digest, Size: uint32(len(img)),
 			Streams: []release.Raw{{Chunk: uint32(chunk), Root: root}}},
 		Confirm: release.Confirm{Contact: true, Seconds: TrialSeconds}}
+	if b.Raw {
+		m.Image.Format = manifest.FormatRaw
+	}
+	if slot >= 0 {
+		n := uint8(slot)
+		m.Image.Slot = &n
+	}
 	if r.Envelope, err = sign(manifest.KindManifest, m.Encode, b.signer); err != nil {
 		return 0, err
 	}

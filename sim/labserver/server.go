@@ -170,7 +170,7 @@ func (s *Server) poll(p []byte) *Answer {
 			a.Revert = s.orders
 		}
 		if s.Offer >= 0 {
-			o := s.Book.Releases[s.Offer]
+			o := s.Book.Releases[s.Offer].build(m.Running, s.Book)
 			a.HasOffer = true
 			a.Offer = native.Offer{Sequence: o.Sequence, Manifest: o.envelope[:], ManifestLength: uint32(len(o.Envelope)),
 				Stream: o.file[:], Chunk: uint32(o.chunk), FileLength: uint64(len(o.Stream))}
@@ -183,6 +183,19 @@ func (s *Server) poll(p []byte) *Answer {
 	return body(out)
 }
 
+// build is the release as a device can take it that runs from a slot.
+func (r *Release) build(running uint8, b *Book) *Release {
+	if r.slot < 0 || r.slot != int(running) {
+		return r
+	}
+	for _, other := range b.Releases {
+		if other.Sequence == r.Sequence && other.slot >= 0 && other.slot != r.slot {
+			return other
+		}
+	}
+	return r
+}
+
 func (s *Server) report(p []byte) *Answer {
 	var m native.Report
 	if m.Decode(p, s.mac()) != 0 || m.Nonce <= s.nonce {
@@ -191,7 +204,7 @@ func (s *Server) report(p []byte) *Answer {
 	s.nonce = m.Nonce
 	reason := device.Reason(m.Reason)
 	for i, r := range s.Book.Releases {
-		if r.Sequence == m.Sequence {
+		if r.Sequence == m.Sequence && (r.slot < 0 || string(r.Digest[:]) == string(m.Digest)) {
 			s.hear(i, m.State == native.StateConfirmed,
 				m.State == native.StateFailed || m.State == native.StateReverted, reason)
 		}
