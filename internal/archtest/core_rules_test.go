@@ -49,6 +49,7 @@ var coreLayers = map[string][]string{
 	"core/factory":     {"digest"},
 	"core/wire/v1":     {"digest"},
 	"core/wire/native": {"cbor", "digest"},
+	"core/wire/serial": {"digest"},
 	"core/device":      {"boot", "digest", "flash", "manifest", "patch", "state", "stream", "wire/native", "wire/v1"},
 }
 
@@ -162,7 +163,7 @@ func checkCoreModules(t *tree) []violation {
 }
 
 // parsers are the packages that read bytes from outside, whatever their functions are called.
-var parsers = []string{"core/cbor", "core/esp32", "core/manifest", "core/patch", "core/state", "core/stream", "core/wire/v1", "core/wire/native"}
+var parsers = []string{"core/cbor", "core/esp32", "core/manifest", "core/patch", "core/state", "core/stream", "core/wire/v1", "core/wire/native", "core/wire/serial"}
 
 // parserName are exported functions that read bytes from outside.
 var parserName = regexp.MustCompile(`^(Parse|Decode|Unmarshal)`)

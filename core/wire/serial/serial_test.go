@@ -1,0 +1,207 @@
+package serial
+
+import (
+	"bytes"
+	"encoding/binary"
+	"testing"
+)
+
+// wire ties a Client to a Host: what the board puts is taken at once, what the host
+// says lies in a queue. Time is virtual: a Get that finds nothing has waited.
+type wire struct {
+	host   Host
+	back   []byte // to the board
+	sent   int
+	waited uint64 // ms
+	serve  func(h *Host)
+	// lose says of each byte, by its number, that it does not arrive.
+	lose func(n int) bool
+	n    int
+	seen map[Happening]int
+}
+
+type queue struct{ w *wire }
+
+func (q queue) Put(b byte) { q.w.back = append(q.w.back, b) }
+
+func newWire(serve func(h *Host)) *wire {
+	w := &wire{serve: serve, seen: map[Happening]int{}}
+	w.host.Out, w.host.Session = queue{w}, 0xC0DA
+	return w
+}
+
+func (w *wire) lost() bool {
+	w.n++
+	return w.lose != nil && w.lose(w.n)
+}
+
+func (w *wire) Put(b byte) {
+	w.sent++
+	if w.lost() {
+		return
+	}
+	what := w.host.Feed(b)
+	w.seen[what]++
+	if what == Called {
+		w.serve(&w.host)
+	}
+}
+
+func (w *wire) Get(ms uint32) (byte, bool) {
+	for len(w.back) > 0 {
+		b := w.back[0]
+		w.back = w.back[1:]
+		if !w.lost() {
+			return b, true
+		}
+	}
+	w.waited += uint64(ms)
+	return 0, false
+}
+
+// server answers each kind of call from one request's body.
+type server struct {
+	body  []byte
+	calls []byte // ops, in order
+	req   Request
+	say   [4]uint32
+	own   []byte
+}
+
+func (s *server) serve(h *Host) {
+	s.calls = append(s.calls, h.Op())
+	p := h.Payload()
+	switch h.Op() {
+	case OpSend:
+		if e := s.req.Decode(bytes.Clone(p)); e != 0 {
+			h.Refuse(e)
+			return
+		}
+		var b [HeadBytes]byte
+		head := Head{Status: 206, RetryAfter: 7, From: 0xC0DBDCDD, To: 0xDBC0, Total: 1 << 31, Coded: true}
+		head.Encode(&b)
+		h.Answer(b[:])
+	case OpRead:
+		off, most, e := DecodeRead(p)
+		if e != 0 || int(off) > len(s.body) {
+			h.Refuse(ErrForm)
+			return
+		}
+		part := s.body[off:min(int(off)+most, len(s.body))]
+		h.Answer([]byte{Piece(int(off)+len(part) == len(s.body), false)}, part)
+	case OpSay:
+		k, r, slot, n, e := DecodeSay(p)
+		if e != 0 {
+			h.Refuse(e)
+			return
+		}
+		s.say = [4]uint32{uint32(k), uint32(r), uint32(slot), n}
+		h.Answer()
+	case OpTime:
+		h.Answer(binary.LittleEndian.AppendUint32(nil, 1_800_000_000))
+	case OpClose:
+		h.Answer()
+	case OpHost + 5:
+		s.own = bytes.Clone(p)
+		h.Answer([]byte("yes"), p)
+	default:
+		h.Refuse(ErrOp)
+	}
+}
+
+func body(n int) []byte {
+	p := make([]byte, n)
+	for i := range p {
+		p[i] = byte(i*7) ^ byte(i>>8)
+	}
+	return p
+}
+
+// TestLoopBack: every call there and back.
+func TestLoopBack(t *testing.T) {
+	s := &server{body: body(2500)}
+	w := newWire(s.serve)
+	c := &Client{Port: w, Nonce: 41}
+
+	if got := c.Time(); got != 1_800_000_000 {
+		t.Errorf("time %d, fault %v", got, c.Fault)
+	}
+	r := Request{Target: []byte("/r1/poll"), Body: body(1024), Device: "d-1", Nonce: []byte("12"), Timestamp: []byte("345"), MAC: []byte("ab")}
+	var h Head
+	if !c.Send(&r, &h) {
+		t.Fatalf("send: %v", c.Fault)
+	}
+	if want := (Head{Status: 206, RetryAfter: 7, From: 0xC0DBDCDD, To: 0xDBC0, Total: 1 << 31, Coded: true}); h != want {
+		t.Errorf("head %+v, want %+v", h, want)
+	}
+	if g := s.req; !bytes.Equal(g.Target, r.Target) || !bytes.Equal(g.Body, r.Body) || g.Device != r.Device || !bytes.Equal(g.Nonce, r.Nonce) ||
+		!bytes.Equal(g.Timestamp, r.Timestamp) || !bytes.Equal(g.MAC, r.MAC) || g.Ranged {
+		t.Errorf("the bridge has %+v, sent was %+v", g, r)
+	}
+	var got []byte
+	for {
+		p := make([]byte, 2000)
+		n, end, ok := c.Read(p)
+		if !ok {
+			t.Fatalf("read at %d: %v", len(got), c.Fault)
+		}
+		got = append(got, p[:n]...)
+		if end {
+			break
+		}
+	}
+	if !bytes.Equal(got, s.body) {
+		t.Errorf("%d bytes of a body came of %d, or others", len(got), len(s.body))
+	}
+	if !c.Close() || !c.Say(3, 46, 0xFF, 1<<31+1) {
+		t.Errorf("close or say: %v", c.Fault)
+	}
+	if s.say != [4]uint32{3, 46, 255, 1<<31 + 1} {
+		t.Errorf("said %v", s.say)
+	}
+	into := make([]byte, 32)
+	n, ok := c.Call(OpHost+5, []byte{1}, []byte{2, 0xC0}, []byte{0xDB, 4}, into)
+	if !ok || !bytes.Equal(into[:n], []byte{'y', 'e', 's', 1, 2, 0xC0, 0xDB, 4}) {
+		t.Errorf("own call: % x, %v", into[:n], c.Fault)
+	}
+	if _, ok := c.Call(OpHost+6, nil, nil, nil, into); ok || c.Fault != ErrOp {
+		t.Errorf("a call that nobody has: %v, %v", ok, c.Fault)
+	}
+	r = Request{Target: []byte("/r1/streams/x"), Ranged: true, From: 5, To: 0xFFFFFFFE}
+	if !c.Send(&r, &h) || !s.req.Ranged || s.req.From != 5 || s.req.To != 0xFFFFFFFE {
+		t.Errorf("ranged: %+v, %v", s.req, c.Fault)
+	}
+	if w.seen[Opened] != 1 || w.seen[Asked]+w.seen[Damaged]+w.seen[Strange] != 0 {
+		t.Errorf("on a good line: %v", w.seen)
+	}
+}
+
+// TestDoneOnce: whatever byte of a call or its answer is lost, the call is done once
+// and its answer is whole.
+func TestDoneOnce(t *testing.T) {
+	for lost := 1; ; lost++ {
+		s := &server{body: body(40)}
+		w := newWire(s.serve)
+		c := &Client{Port: w}
+		if !c.Say(1, 0, 0, 0) {
+			t.Fatal(c.Fault)
+		}
+		w.n = 0
+		hit := false
+		w.lose = func(n int) bool { hit = hit || n == lost; return n == lost }
+		into := make([]byte, 8)
+		n, ok := c.Call(OpHost+5, []byte{1, 2}, nil, nil, into)
+		if !hit {
+			if lost < 20 {
+				t.Fatalf("only %d bytes went over the line", lost)
+			}
+			return
+		}
+		if !ok || string(into[:n]) != "yes\x01\x02" {
+			t.Errorf("byte %d lost: %q, %v", lost, into[:n], c.Fault)
+		}
+		if !bytes.Equal(s.calls, []byte{OpSay, OpHost + 5}) {
+			t.Errorf("byte %d lost: done was % x", lost, s.calls)
+		}
+	}
+}
