@@ -3,7 +3,10 @@
 //
 // Scheme is how records are written, one bounded flash operation at a time;
 // core/esp32 implements it for ESP-IDF's otadata. Judge is the verdict after a
-// reset, a pure function. Nothing here knows a byte format.
+// reset, a pure function.
+//
+// Boards whose boot stage is ours have their own app image (RawPass, VerifyRaw), of
+// docs/format/raw-image.md.
 package boot
 
 // Slot is the number of an app slot: 0 is ota_0. Factory is the image that a

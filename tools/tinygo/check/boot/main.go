@@ -3,10 +3,46 @@ package main
 
 import (
 	"github.com/runnel-fota/runnel/core/boot"
+	"github.com/runnel-fota/runnel/core/digest"
+	"github.com/runnel-fota/runnel/core/flash"
 	"github.com/runnel-fota/runnel/tools/tinygo/check/board"
 )
 
+var (
+	slot   flash.Area
+	pass   boot.RawPass
+	header boot.RawHeader
+	hash   digest.SHA256
+	raw    [boot.RawHeaderSize]byte
+	piece  [64]byte
+)
+
 func main() {
+	judge()
+	useRaw()
+}
+
+func useRaw() {
+	var err error
+	slot, err = flash.NewArea(board.Flash(), 0, board.Input())
+	board.Err(err)
+	pass.Begin(uint16(board.Input()), board.Input(), &hash)
+	for board.Bool() {
+		board.Fill(piece[:])
+		board.Err(pass.Write(piece[:]))
+	}
+	board.Err(pass.End())
+	board.Flag(pass.Done())
+	board.Output(pass.Header().Entry)
+	board.Fill(raw[:])
+	board.Err(header.Parse(&raw, board.Input()))
+	board.Err(boot.VerifyRaw(&slot, board.Input(), &header, piece[:]))
+	board.Err(boot.SealRaw(piece[:]))
+	board.Text(boot.RawError(board.Input()).Error())
+	board.Text(boot.Error(board.Input()).Error())
+}
+
+func judge() {
 	e := boot.Evidence{
 		Trial:         board.Bool(),
 		TrialSlot:     boot.Slot(board.Input()),
