@@ -5,8 +5,9 @@
 // core/esp32 implements it for ESP-IDF's otadata. Judge is the verdict after a
 // reset, a pure function.
 //
-// Boards whose boot stage is ours have their own app image (RawPass, VerifyRaw), of
-// docs/format/raw-image.md.
+// Boards whose boot stage is ours have records of their own (Record: Start is the boot
+// stage's side, Records the updater's; docs/format/boot-record.md) and an app image of
+// their own (VerifyRaw and RawPass; docs/format/raw-image.md).
 package boot
 
 // Slot is the number of an app slot: 0 is ota_0. Factory is the image that a

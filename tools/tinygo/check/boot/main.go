@@ -15,11 +15,47 @@ var (
 	hash   digest.SHA256
 	raw    [boot.RawHeaderSize]byte
 	piece  [64]byte
+
+	records boot.Records
+	record  boot.Record
+	bytes   [boot.RecordSize]byte
 )
 
 func main() {
 	judge()
 	useRaw()
+	useRecords()
+	useStage()
+}
+
+func useRecords() {
+	board.Err(boot.NewRecords(&records, &slot, boot.Slot(board.Input()), uint8(board.Input())))
+	if board.Bool() {
+		records.SetRoom(piece[:])
+	}
+	board.Err(records.Load())
+	board.Output(uint32(records.Running()) + uint32(records.State(boot.Slot(board.Input()))))
+	done, err := records.Step(boot.Goal(board.Input()), boot.Slot(board.Input()))
+	board.Flag(done)
+	board.Err(err)
+}
+
+func bootable(s boot.Slot) bool {
+	return boot.VerifyRaw(&slot, board.Input()+uint32(s), &header, piece[:]) == nil
+}
+
+func useStage() {
+	board.Output(uint32(boot.Start(&slot, bootable, piece[:])))
+	sector, ok, err := boot.ReadRecord(&slot, &record, piece[:])
+	board.Err(err)
+	s, write := boot.Decide(&record, ok, bootable)
+	board.Flag(write)
+	board.Err(boot.WriteRecord(&slot, 1-sector, &record, piece[:]))
+	board.Output(uint32(boot.Instead(&record, s, bootable)))
+	board.Fill(bytes[:])
+	board.Flag(record.Decode(&bytes))
+	record.Encode(&bytes)
+	board.Bytes(bytes[:])
 }
 
 func useRaw() {
