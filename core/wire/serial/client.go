@@ -57,8 +57,9 @@ type Client struct {
 // that was open is let go of. False: it could not be sent, or there was no answer.
 // Nothing of r is kept.
 func (c *Client) Send(r *Request, h *Head) bool {
-	if len(r.Target) > MaxField || len(r.Device) > MaxField || len(r.Nonce) > MaxField || len(r.Timestamp) > MaxField || len(r.MAC) > MaxField ||
-		requestHead+len(r.Target)+len(r.Device)+len(r.Nonce)+len(r.Timestamp)+len(r.MAC)+len(r.Body) > MaxPayload {
+	target, device, nonce, stamp, mac := len(r.Target), len(r.Device), len(r.Nonce), len(r.Timestamp), len(r.MAC)
+	// MaxField is a power of two less one: one comparison for all of them.
+	if target|device|nonce|stamp|mac > MaxField || requestHead+target+device+nonce+stamp+mac+len(r.Body) > MaxPayload {
 		return c.fail(ErrSpace)
 	}
 	p := c.tx[:requestHead]
@@ -68,7 +69,7 @@ func (c *Client) Send(r *Request, h *Head) bool {
 	}
 	binary.LittleEndian.PutUint32(p[1:], r.From)
 	binary.LittleEndian.PutUint32(p[5:], r.To)
-	p[9], p[10], p[11], p[12], p[13] = byte(len(r.Target)), byte(len(r.Device)), byte(len(r.Nonce)), byte(len(r.Timestamp)), byte(len(r.MAC))
+	p[9], p[10], p[11], p[12], p[13] = byte(target), byte(device), byte(nonce), byte(stamp), byte(mac)
 	c.offset = 0
 	n, ok := c.call(OpSend, p, r, nil, nil, HeaderSize+headSize, nil)
 	if !ok {
