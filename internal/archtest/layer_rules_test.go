@@ -9,7 +9,7 @@ import (
 
 // adapters are the packages that connect the domain to something outside. They
 // know the domain and never each other; cmd wires them.
-var adapters = []string{"internal/adminapi", "internal/blob", "internal/client", "internal/devicehttp", "internal/store", "internal/term", "internal/web", "internal/wire"}
+var adapters = []string{"internal/adminapi", "internal/blob", "internal/bridge", "internal/client", "internal/devicehttp", "internal/store", "internal/term", "internal/web", "internal/wire"}
 
 // domain may import this of ours at most.
 var domain = map[string][]string{
