@@ -221,19 +221,26 @@ func (t *carrier) Do(ctx context.Context, r device.Request) (board.Answer, error
 
 // why is the reason for people, "" where there is none to tell.
 func (t *carrier) why() string {
-	var u *url.Error
-	var n syscall.Errno
 	switch {
-	case errors.As(t.err, &n):
-		return n.Error() // "connection refused": addresses and ports say nothing new
-	case errors.As(t.err, &u) && u.Timeout():
-		return "no answer in time"
-	case errors.As(t.err, &u):
-		return u.Err.Error() // without the URL: its query is of no interest
 	case t.err != nil:
-		return t.err.Error()
+		return whyNot(t.err)
 	case t.status != 200 && t.status != 206:
 		return fmt.Sprintf("it answered %d", t.status)
 	}
 	return "the answer broke off or makes no sense"
+}
+
+// whyNot is an error of the network for people.
+func whyNot(err error) string {
+	var u *url.Error
+	var n syscall.Errno
+	switch {
+	case errors.As(err, &n):
+		return n.Error() // "connection refused": addresses and ports say nothing new
+	case errors.As(err, &u) && u.Timeout():
+		return "no answer in time"
+	case errors.As(err, &u):
+		return u.Err.Error() // without the URL: its query is of no interest
+	}
+	return err.Error()
 }

@@ -23,6 +23,7 @@ func subcommands() []*cobra.Command {
 		newInspectCmd(),
 		newBootCmd(),
 		newBoardCmd(),
+		newBridgeCmd(),
 		newTortureCmd(),
 	}
 }
