@@ -180,7 +180,7 @@ func listPrograms(root string) (programs, refused, missing []string, err error) 
 	}
 	for _, p := range all {
 		switch {
-		case p == "board":
+		case p == "board" || strings.HasPrefix(p, "board/"):
 		case strings.HasPrefix(p, "refuse/"):
 			refused = append(refused, p)
 		default:
