@@ -119,7 +119,7 @@ type Config struct {
 	// Journal is the partition for the journal: two sectors. Size 0: the target's
 	// tail is used where the image leaves it free.
 	Journal flash.Area
-	// Wire is what it speaks with the server: *V1 or *Native, for this Updater alone.
+	// Wire is what it speaks with the server: a V1's or a Native's, for this Updater alone.
 	Wire Wire
 	// Buffer is the one that everything passes through: a chunk, requests, answers,
 	// what is read back. At least MinBuffer bytes; each wire says what chunks it
@@ -213,9 +213,12 @@ func (e Error) Error() string {
 // Updater is the device core. Make one with New after every reset.
 type Updater struct {
 	c         Parts
-	signed    bool // requests carry nonces
-	chain     bool // records prove what is in flash; releases have sequences
-	partition bool // the journal has a partition of its own
+	id        string // of the v1 wire's header
+	signed    bool   // requests carry nonces
+	chain     bool   // records prove what is in flash; releases have sequences
+	pauses    bool   // the request in progress ends with the chunk in hand
+	final     bool   // the poll to come is the one right before the switch
+	partition bool   // the journal has a partition of its own
 	w         Wire
 	hash      *digest.SHA256 // the wire's, between two of its exchanges
 	buf       []byte
@@ -288,7 +291,7 @@ type release struct {
 // New checks the Config. It touches no hardware.
 func New(u *Updater, c Config) error {
 	*u = Updater{c: c.Parts}
-	if c.Port == nil || c.Boot == nil || c.Image == nil || c.Wire == nil {
+	if c.Port == nil || c.Boot == nil || c.Image == nil || c.Wire.by == nil {
 		return ErrPort
 	}
 	if len(c.Slots) == 0 || (len(c.Slots) == 1 && !c.HasFactory) {
@@ -301,7 +304,7 @@ func New(u *Updater, c Config) error {
 		return ErrBuffer
 	}
 	u.w, u.buf = c.Wire, c.Buffer
-	if err := u.w.attach(u); err != nil {
+	if err := u.w.by.attach(u); err != nil {
 		return err
 	}
 	if uint32(u.chunkTo)%c.Slots[0].Geometry().ProgramSize != 0 {

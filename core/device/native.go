@@ -19,14 +19,11 @@ type Native struct {
 
 	step    nativeStep // of a poll
 	tries   uint8      // of the same record, or the same walk
-	lists   uint8      // key lists fetched since the last poll that led on
 	jumps   uint8      // polls of this start that were told a higher nonce
-	final   bool       // the poll right before the switch
 	have    bool       // the window holds a record that was taken
 	busy    bool       // a stream is being read
 	plain   bool       // the server or a cache ignores Range: whole files only
 	settled bool       // the manifest that was judged led nowhere: nothing to fetch it again for
-	rotated bool       // there is a key list of a newer generation
 	again   bool       // the report is one that was not acknowledged
 	doubt   bool       // walks don't end at the root: the stream decides what is wrong
 
@@ -58,13 +55,9 @@ type NativeConfig struct {
 	// Hash is the running hash that everything shares, MAC included.
 	Hash *digest.SHA256
 
-	// Profile is how manifests are believed: ProfileSigned needs Verifier and Roots,
-	// and a Store that is a TrustStore.
-	Profile  native.Profile
-	Verifier manifest.Verifier
-	// Roots is the trust store that was baked in: it counts while the Store has none.
-	Roots manifest.TrustReader
-	// Judge is room for judging a key list or a manifest, for this device alone.
+	// Profile is how manifests are believed: a Signed's, or MACOnly(). There is no default.
+	Profile Profile
+	// Judge is room for judging a manifest, for this device alone.
 	Judge *Judge
 
 	Format        uint8 // manifest.FormatESP or FormatRaw
@@ -75,28 +68,28 @@ type NativeConfig struct {
 	MinPollMillis, MaxPollMillis uint32
 }
 
-// Judge is the state of a verification: not counted in the working set, stated
-// apart (docs/design/updater.md). It is used between two downloads only.
+// Judge is what a manifest is read into. With what a Signed holds it is the state of a
+// verification: not counted in the working set, stated apart (docs/design/updater.md).
+// It is used between two downloads only.
 type Judge struct {
-	envelope   manifest.Envelope
-	list       manifest.KeyList
-	acceptance manifest.Acceptance
-	signatures manifest.Verification
-	manifest   manifest.Manifest
-	trust      manifest.Trust
+	envelope manifest.Envelope
+	manifest manifest.Manifest
+	floors   manifest.Floors
 }
 
-// TrustStore is the power of a Store to keep a trust store beside its record.
-// state.Sectors has it.
-type TrustStore interface {
-	manifest.TrustReader
-	// TrustLen in bytes; 0: none.
-	TrustLen() uint32
-	// SetTrust has the next save take the first n bytes of its buffer as the trust store.
-	SetTrust(n uint32) error
-}
+// Wire is for the Config.
+func (n *Native) Wire() Wire { return Wire{by: overNative{}, native: n} }
 
-var _ Wire = (*Native)(nil)
+type overNative struct{}
+
+var _ protocol = overNative{}
+
+func (overNative) attach(u *Updater) error { return u.w.native.attach(u) }
+func (overNative) body(u *Updater) bool    { return u.w.native.body(u) }
+func (overNative) poll(u *Updater) Need    { return u.w.native.poll(u) }
+func (overNative) resume(u *Updater) Need  { return u.w.native.resume(u) }
+func (overNative) fetch(u *Updater) Need   { return u.w.native.fetch(u) }
+func (overNative) report(u *Updater) Need  { return u.w.native.report(u) }
 
 // Bounds with their reasons.
 const (
@@ -118,8 +111,7 @@ func NewNative(n *Native, c *NativeConfig) error {
 	case len(c.Device) == 0 || len(c.Device) > native.MaxDevice || len(c.Product) == 0 || len(c.Hardware) == 0 ||
 		c.MAC == nil || c.Hash == nil || c.Judge == nil:
 		return ErrIdentity
-	case c.Profile == native.ProfileSigned && (c.Verifier == nil || c.Roots == nil),
-		c.Profile != native.ProfileSigned && c.Profile != native.ProfileMACOnly:
+	case c.Profile.by == nil:
 		return ErrTrust
 	}
 	n.c = c
@@ -143,12 +135,7 @@ func (n *Native) attach(u *Updater) error {
 	}
 	u.chunkTo, u.scratchAt = uint16(chunk), uint16(chunk)
 	u.hash, u.signed, u.chain = n.c.Hash, true, true
-	if n.c.Profile == native.ProfileSigned {
-		if _, ok := u.c.Store.(TrustStore); !ok {
-			return ErrTrust
-		}
-	}
-	return nil
+	return n.c.Profile.by.attach(n, u)
 }
 
 // manifestRoom is what every device takes of an envelope, bytes (docs/format/encoding.md).
@@ -248,11 +235,3 @@ func (t *text) number(v uint32) {
 }
 
 func (t *text) bytes() []byte { return t.buf[:t.n] }
-
-// store is where the trust store is read from: the Store's, or the baked one.
-func (n *Native) store(u *Updater) manifest.TrustReader {
-	if s, ok := u.c.Store.(TrustStore); ok && s.TrustLen() > 0 {
-		return s
-	}
-	return n.c.Roots
-}

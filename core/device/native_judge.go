@@ -16,11 +16,11 @@ func (n *Native) offered(u *Updater, o *native.Offer) {
 	// A head is enough: what is staged is what was judged, whatever is on offer.
 	same := digest.Equal(o.Manifest[:len(n.judged)], n.judged[:])
 	// An older one displaces nothing, here neither: a cancel does.
-	stays := n.final && (same || o.Epoch < u.rel.Epoch || o.Epoch == u.rel.Epoch && o.Sequence < u.rel.Stamp)
+	stays := u.final && (same || o.Epoch < u.rel.Epoch || o.Epoch == u.rel.Epoch && o.Sequence < u.rel.Stamp)
 	if n.judgedBy == n.held+1 && (stays || same && n.settled) {
 		u.hangUp()
-		if n.final {
-			n.final = false
+		if u.final {
+			u.final = false
 			u.enter(phaseStage)
 			return
 		}
@@ -44,68 +44,11 @@ func (n *Native) offered(u *Updater, o *native.Offer) {
 // refuse ends an offer that is not even a release that could be named.
 func (n *Native) refuse(u *Updater, r Reason) {
 	u.hangUp()
-	n.step, n.final = stepPoll, false
+	n.step, u.final = stepPoll, false
 	u.failing = r
 	u.event(EventFailed, r)
 	u.putDown()
 }
-
-// gotList begins to judge a key list.
-func (n *Native) gotList(u *Updater) {
-	if !n.ok(u) {
-		n.away(u)
-		return
-	}
-	j := n.c.Judge
-	*j = Judge{}
-	err := j.envelope.Parse(u.in())
-	if err == 0 {
-		err = j.acceptance.Begin(&j.envelope, &j.list, n.store(u))
-	}
-	// The envelope lies in the buffer; nothing is sent or read until it is judged.
-	n.manifestLen = u.io.got
-	u.hangUp()
-	if err != 0 {
-		n.badList(u)
-		return
-	}
-	n.step = stepAccept
-}
-
-func (n *Native) accept(u *Updater) {
-	j := n.c.Judge
-	done, err := j.acceptance.Step(n.c.Verifier)
-	if !done {
-		return
-	}
-	if err != 0 {
-		n.badList(u)
-		return
-	}
-	if j.acceptance.Same {
-		n.badList(u) // a cache, or somebody, keeps the newer one back
-		return
-	}
-	n.step = stepPoll // with the new list, ask again
-	size, err := manifest.CompactInPlace(u.buf[:n.manifestLen], &j.envelope, &j.list, n.c.Product)
-	if err != 0 {
-		n.badList(u)
-		return
-	}
-	s, ok := u.c.Store.(TrustStore)
-	if !ok || s.SetTrust(uint32(size)) != nil {
-		n.badList(u)
-		return
-	}
-	n.judgedBy = 0
-	u.rec.SpentStamp, u.rec.Spent = 0, 0 // the people with roots spoke; sequences may begin anew
-	u.event(EventKeyList, ReasonNone)
-	u.saveThen(phasePoll, 0)
-}
-
-// badList: a key list that the device's own roots don't stand for. Nothing is
-// taken until there is a right one.
-func (n *Native) badList(u *Updater) { n.refuse(u, ReasonKeyList) }
 
 // gotManifest begins to judge the manifest.
 func (n *Native) gotManifest(u *Updater) {
@@ -130,11 +73,9 @@ func (n *Native) gotManifest(u *Updater) {
 		n.refuse(u, ReasonManifest)
 		return
 	}
-	if n.c.Profile == native.ProfileSigned {
-		if j.signatures.BeginManifest(&j.envelope, n.store(u)) != 0 {
-			n.refuse(u, ReasonSignature)
-			return
-		}
+	if n.c.Profile.by.begin(n) != 0 {
+		n.refuse(u, ReasonSignature)
+		return
 	}
 	n.step = stepJudge
 }
@@ -143,17 +84,15 @@ func (n *Native) gotManifest(u *Updater) {
 // first erase.
 func (n *Native) judge(u *Updater) {
 	j := n.c.Judge
-	f := manifest.Floors{Epoch: u.rec.Floors.Epoch, Sequence: u.rec.Floors.Stamp, Security: u.rec.Floors.Security}
-	if n.c.Profile == native.ProfileSigned {
-		done, err := j.signatures.Step(n.c.Verifier)
-		if !done {
-			return
-		}
-		if err != 0 {
-			n.refuse(u, ReasonSignature)
-			return
-		}
-		f.Listed, f.ListEpoch, f.ListFloor = true, j.signatures.Trust.Epoch, j.signatures.Trust.Floor
+	f := &j.floors // in the struct: what meets an interface escapes
+	*f = manifest.Floors{Epoch: u.rec.Floors.Epoch, Sequence: u.rec.Floors.Stamp, Security: u.rec.Floors.Security}
+	done, err := n.c.Profile.by.check(n, f)
+	if !done {
+		return
+	}
+	if err != 0 {
+		n.refuse(u, ReasonSignature)
+		return
 	}
 	n.step = stepPoll
 	n.judgedBy = n.held + 1
@@ -168,10 +107,10 @@ func (n *Native) judge(u *Updater) {
 	s := u.slot()
 	d := manifest.DeviceFacts{Product: n.c.Product, Hardware: n.c.Hardware, Format: n.c.Format, Chip: u.c.Chip,
 		Slot: uint8(u.target), SlotAddress: s.Base(), SlotSize: s.Size(), Chunk: uint32(u.chunkTo)}
-	why := manifest.Check(m, &d, &f)
+	why := manifest.Check(m, &d, f)
 	rel := releaseOf(m)
-	if n.final {
-		n.final = false
+	if u.final {
+		u.final = false
 		if rel.Digest == u.rel.Digest && rel.Stamp == u.rel.Stamp && rel.Epoch == u.rel.Epoch {
 			n.cleared(u, why)
 			return

@@ -19,61 +19,45 @@ const (
 )
 
 func (n *Native) poll(u *Updater) Need {
-	switch n.step {
-	case stepAccept:
-		n.accept(u)
-		return Need{}
-	case stepJudge:
-		n.judge(u)
-		return Need{}
-	}
-	if u.io.state == ioNone {
-		if now := u.c.Port.Millis(); n.final && now < u.wakeAt {
+	if u.io.state == ioNone && u.final {
+		if now := u.c.Port.Millis(); now < u.wakeAt {
 			return Need{Kind: NeedTime, Wait: u.wakeAt - now}
 		}
-		return n.ask(u)
 	}
 	switch n.step {
-	case stepPoll:
-		n.polled(u)
-	case stepList:
-		n.gotList(u)
+	case stepList, stepAccept:
+		return n.c.Profile.by.list(n, u)
+	case stepJudge:
+		n.judge(u)
 	case stepManifest:
+		if u.io.state == ioNone {
+			t := text{buf: u.buf}
+			t.add(manifestTarget)
+			t.hex(n.root[:])
+			return n.get(u, t.bytes(), int(n.manifestLen))
+		}
 		n.gotManifest(u)
+	default:
+		if u.io.state == ioNone {
+			return n.ask(u)
+		}
+		n.polled(u)
 	}
 	return Need{}
 }
 
-// ask sends what the present step wants.
+// ask sends a poll.
 func (n *Native) ask(u *Updater) Need {
-	t := text{buf: u.buf}
-	switch n.step {
-	case stepList:
-		t.add(listTarget)
-		if n.rotated {
-			t.number(n.heldGen + 1) // a device goes from generation to generation
-		} else {
-			t.add("latest")
-		}
-		return n.get(u, t.bytes(), len(u.buf))
-	case stepManifest:
-		t.add(manifestTarget)
-		t.hex(n.root[:])
-		return n.get(u, t.bytes(), int(n.manifestLen))
-	}
 	if !u.nonceReady() {
 		return Need{}
 	}
-	if n.c.Profile == native.ProfileSigned {
-		trust := &n.c.Judge.trust
-		if trust.Load(n.store(u), u.buf) != 0 {
-			u.failing = ReasonTrust
-			u.event(EventFailed, ReasonTrust)
-			n.leave(u)
-			return Need{}
-		}
-		n.held, n.heldGen = trust.Version, trust.Generation
+	if !n.c.Profile.by.hold(n, u) {
+		u.failing = ReasonTrust
+		u.event(EventFailed, ReasonTrust)
+		n.leave(u)
+		return Need{}
 	}
+	t := text{buf: u.buf}
 	t.add(pollTarget)
 	body, err := n.encodePoll(u, u.buf[t.n:])
 	if err != 0 {
@@ -88,7 +72,7 @@ func (n *Native) encodePoll(u *Updater, buf []byte) ([]byte, native.Error) {
 	nonce, _ := u.next()
 	r := &u.rec
 	m := native.Poll{
-		Device: n.c.Device, Hardware: n.c.Hardware, Nonce: nonce, Boot: r.BootCount, Key: n.c.Key, Profile: n.c.Profile,
+		Device: n.c.Device, Hardware: n.c.Hardware, Nonce: nonce, Boot: r.BootCount, Key: n.c.Key, Profile: n.c.Profile.name,
 		Epoch: r.Floors.Epoch, Sequence: r.Floors.Stamp, SecurityVersion: r.Floors.Security,
 		ListVersion: n.held, ListGeneration: n.heldGen,
 		Envelope: uint32(len(u.buf)), Chunk: uint32(u.chunkTo), Security: n.c.Security,
@@ -122,7 +106,7 @@ func (n *Native) encodePoll(u *Updater, buf []byte) ([]byte, native.Error) {
 
 // leave ends a poll that came to nothing by the device's own fault.
 func (n *Native) leave(u *Updater) {
-	n.step, n.final = stepPoll, false
+	n.step, u.final = stepPoll, false
 	u.hangUp()
 	u.putDown()
 }
@@ -133,14 +117,14 @@ func (n *Native) away(u *Updater) {
 	polled := n.step != stepPoll
 	n.step = stepPoll
 	u.io.head.RetryAfter = 0 // nothing outside an authenticated body is believed
-	if n.final {
+	if u.final {
 		u.event(EventUnreachable, ReasonNone)
 		if u.tries++; u.tries < networkTries {
 			u.wakeAt = u.c.Port.Millis() + u.backoff()
 			return
 		}
 		// What is in flash stays there; the journal has it.
-		n.final = false
+		u.final = false
 		u.parkDownload()
 		return
 	}
@@ -163,7 +147,7 @@ func (n *Native) polled(u *Updater) {
 		u.nonce, u.rec.NonceLimit = a.Highest, a.Highest
 		if n.jumps++; n.jumps > maxJumps {
 			// Two devices with one key, perhaps. Each time costs a write of the state.
-			n.jumps, n.step, n.final = maxJumps, stepPoll, false
+			n.jumps, n.step, u.final = maxJumps, stepPoll, false
 			if u.trial {
 				u.enter(phaseTrial)
 			} else {
@@ -180,7 +164,7 @@ func (n *Native) polled(u *Updater) {
 		return
 	}
 	u.contact = true
-	if !n.final {
+	if !u.final {
 		u.tries = 0 // else a manifest that never comes would be asked for every second
 	}
 	if len(a.Retry) == digest.Size {
@@ -195,32 +179,22 @@ func (n *Native) polled(u *Updater) {
 	switch {
 	case a.Cancel != 0 && u.rel.known && a.Cancel == u.rel.Stamp:
 		u.hangUp()
-		n.final, n.judgedBy = false, 0
+		u.final, n.judgedBy = false, 0
 		u.cancelled()
 		return
 	case a.Revert != 0 && a.Revert != n.order:
 		n.order = a.Revert
 		u.hangUp()
-		n.final = false
+		u.final = false
 		u.enter(phaseCheckBack)
 		return
 	}
-	n.rotated = a.ListGeneration > n.heldGen
-	if n.c.Profile == native.ProfileSigned && (n.rotated || a.ListVersion > n.held) {
-		u.hangUp()
-		n.step = stepList
-		if n.lists++; n.lists > maxLists {
-			u.failing = ReasonKeyList
-			u.event(EventFailed, ReasonKeyList)
-			n.lists = 0
-			n.leave(u)
-		}
+	if n.c.Profile.by.behind(n, u, a.ListVersion, a.ListGeneration) {
 		return
 	}
-	n.lists = 0
 	if !a.HasOffer {
 		u.hangUp()
-		n.final, n.judgedBy = false, 0
+		u.final, n.judgedBy = false, 0
 		u.nothing()
 		return
 	}

@@ -48,7 +48,7 @@ func (n *Native) resume(u *Updater) Need {
 		u.sub = 2
 		return n.request(u, n.hint, windowHash)
 	case 2: // it is being read
-		if !n.headOK(u) || !full(u) {
+		if !u.headOK() || !full(u) {
 			n.endStream(u)
 			u.sub = 1
 			return n.streamFailed(u, n.rangeReason(u))
@@ -262,7 +262,7 @@ func (n *Native) request(u *Updater, i, early uint32) Need {
 }
 
 // headOK: exactly what was asked for, uncoded, or nothing.
-func (n *Native) headOK(u *Updater) bool {
+func (u *Updater) headOK() bool {
 	h := &u.io.head
 	if u.io.state == ioBroken || h.Coded {
 		return false
@@ -317,6 +317,7 @@ func (n *Native) fetch(u *Updater) Need {
 	tries := u.tries
 	taken, need := n.next(u)
 	if taken {
+		u.pauses = n.v.Index() == n.until // a report goes between two requests
 		u.chunkInHand(u.shape().ChunkLen(n.v.Index() - 1))
 		if n.plain {
 			u.tries = tries // the next try begins at the beginning: that one came proves little
@@ -338,7 +339,7 @@ func (n *Native) next(u *Updater) (taken bool, need Need) {
 	case n.have:
 		n.have = false
 		n.window(u, u.shape().RecordLen(n.v.Index()))
-	case !n.headOK(u):
+	case !u.headOK():
 		r := n.rangeReason(u)
 		n.endStream(u)
 		return false, n.streamFailed(u, r)

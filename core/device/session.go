@@ -377,9 +377,9 @@ func (u *Updater) reportSpan() uint32 {
 
 // afterChunk reports progress now and then.
 func (u *Updater) afterChunk() {
-	due := (u.inst.written+u.rel.chunk-1)/u.rel.chunk%u.reportSpan() == 0
-	if n, ok := u.w.(*Native); ok {
-		due = n.v.Index() == n.until // between two requests
+	due := u.pauses
+	if !u.chain {
+		due = (u.inst.written+u.rel.chunk-1)/u.rel.chunk%u.reportSpan() == 0
 	}
 	if due && u.inst.written < u.rel.Size {
 		u.say(sayProgress, phaseFetch)

@@ -86,7 +86,7 @@ func (u *Updater) Step() Need {
 	case ioSend:
 		return Need{Kind: NeedSend}
 	case ioBody, ioDone:
-		if u.w.body(u) {
+		if u.w.by.body(u) {
 			return Need{Kind: NeedBytes}
 		}
 	}
@@ -101,15 +101,15 @@ func (u *Updater) Step() Need {
 	case phaseSave:
 		u.save()
 	case phaseReport:
-		return u.w.report(u)
+		return u.w.by.report(u)
 	case phaseIdle:
 		return u.idle()
 	case phasePoll:
-		return u.w.poll(u)
+		return u.w.by.poll(u)
 	case phaseHashRunning, phaseHashTarget:
 		u.hashSlot()
 	case phaseResume:
-		return u.w.resume(u)
+		return u.w.by.resume(u)
 	case phaseProtect:
 		u.protect()
 	case phaseOpenJournal, phaseNote:
@@ -117,11 +117,11 @@ func (u *Updater) Step() Need {
 	case phaseFetch:
 		// v1 erases before it asks for a chunk; a stream is asked for first, comes while
 		// flash works, and is there: nothing is erased for one that is not.
-		if n, ok := u.w.(*Native); u.eraseDue() && (!ok && u.io.state == ioNone || ok && u.io.state != ioNone && n.headOK(u)) {
+		if u.eraseDue() && (u.io.state != ioNone) == u.chain && (!u.chain || u.headOK()) {
 			u.enter(phaseErase)
 			break
 		}
-		return u.w.fetch(u)
+		return u.w.by.fetch(u)
 	case phaseErase:
 		if err := u.eraseNext(); err != nil {
 			u.fail(ReasonFlashErase)

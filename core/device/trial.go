@@ -433,9 +433,9 @@ func (u *Updater) verify() {
 		return
 	}
 	u.event(EventVerified, ReasonNone)
-	if n, ok := u.w.(*Native); ok {
+	if u.chain {
 		// A key list that came meanwhile, or the operator, may have thought again.
-		n.final, n.step, u.wakeAt, u.tries = true, stepPoll, 0, 0
+		u.final, u.wakeAt, u.tries = true, 0, 0
 		u.enter(phasePoll)
 		return
 	}

@@ -17,7 +17,19 @@ type V1 struct {
 	sub  uint8 // of a poll: 0 the way back, 1 the manifest
 }
 
-var _ Wire = (*V1)(nil)
+// Wire is for the Config.
+func (w *V1) Wire() Wire { return Wire{by: overV1{}, v1: w} }
+
+type overV1 struct{}
+
+var _ protocol = overV1{}
+
+func (overV1) attach(u *Updater) error { return u.w.v1.attach(u) }
+func (overV1) body(u *Updater) bool    { return u.w.v1.body(u) }
+func (overV1) poll(u *Updater) Need    { return u.w.v1.poll(u) }
+func (overV1) resume(u *Updater) Need  { return u.w.v1.resume(u) }
+func (overV1) fetch(u *Updater) Need   { return u.w.v1.fetch(u) }
+func (overV1) report(u *Updater) Need  { return u.w.v1.report(u) }
 
 // NewV1 takes who the device is. The key is not kept.
 func NewV1(w *V1, id v1.Identity) error {
@@ -38,7 +50,7 @@ func (w *V1) attach(u *Updater) error {
 	}
 	u.chunkTo, u.scratchAt = uint16(len(u.buf)-feedBytes), uint16(len(u.buf)-feedBytes)
 	u.hash = w.wire.Hash()
-	u.signed = w.wire.Signed()
+	u.signed, u.id = w.wire.Signed(), w.wire.ID()
 	return nil
 }
 

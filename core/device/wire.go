@@ -1,8 +1,16 @@
 package device
 
-// Wire is one protocol, as the updater sees it: *V1 or *Native, made by the caller
-// and handed over in the Config. Nothing received chooses it.
-type Wire interface {
+// Wire is one protocol, as the updater is handed it: a V1's or a Native's, made by the
+// caller. Nothing received chooses it.
+type Wire struct {
+	by     protocol
+	v1     *V1
+	native *Native
+}
+
+// protocol is what the wires do differently. Its types have no fields: what is in an
+// interface has all of its fields described in flash.
+type protocol interface {
 	// attach checks what the wire was given and parts the updater's buffer.
 	attach(u *Updater) error
 	// body looks at what came of an answer and says whether it wants more of it.
@@ -84,10 +92,7 @@ const maxUnread = 4096
 func (u *Updater) Request() Request {
 	l, b := &u.io.req, u.buf
 	r := Request{Method: "GET", Target: b[:l.target], Ranged: u.io.ranged, From: u.io.from, To: u.io.to,
-		Nonce: b[l.body:l.nonce], Timestamp: b[l.nonce:l.stamp], MAC: b[l.stamp:l.mac]}
-	if v, ok := u.w.(*V1); ok {
-		r.DeviceID = v.wire.ID()
-	}
+		DeviceID: u.id, Nonce: b[l.body:l.nonce], Timestamp: b[l.nonce:l.stamp], MAC: b[l.stamp:l.mac]}
 	if l.body > l.target {
 		r.Method, r.Body = "POST", b[l.target:l.body]
 	}

@@ -445,22 +445,34 @@ func TestNativeIsRefusedWithoutRoots(t *testing.T) {
 	var n device.Native
 	var j device.Judge
 	var h native.SoftMAC
-	c := &device.NativeConfig{Device: []byte("d"), Product: []byte("p"), Hardware: []byte("h"), MAC: &h, Judge: &j, Profile: native.ProfileSigned}
+	var s device.Signed
+	c := &device.NativeConfig{Device: []byte("d"), Product: []byte("p"), Hardware: []byte("h"), MAC: &h, Judge: &j}
 	c.Hash = new(digest.SHA256)
-	if err := device.NewNative(&n, c); !errors.Is(err, device.ErrTrust) {
+	if err := device.NewSigned(&s, Ed25519{}, nil); !errors.Is(err, device.ErrTrust) {
 		t.Errorf("without roots: %v", err)
 	}
-	c.Roots = baked{}
-	if err := device.NewNative(&n, c); !errors.Is(err, device.ErrTrust) {
+	if err := device.NewSigned(&s, nil, baked{}); !errors.Is(err, device.ErrTrust) {
 		t.Errorf("without a verifier: %v", err)
 	}
-	c.Verifier = Ed25519{}
-	if err := device.NewNative(&n, c); err != nil {
-		t.Errorf("with both: %v", err)
-	}
-	c.Profile = 0
 	if err := device.NewNative(&n, c); !errors.Is(err, device.ErrTrust) {
 		t.Errorf("without a profile: %v", err)
+	}
+	// A Signed that was refused, or never made, is no other profile either.
+	for _, s := range []*device.Signed{&s, new(device.Signed), nil} {
+		c.Profile = s.Profile()
+		if err := device.NewNative(&n, c); !errors.Is(err, device.ErrTrust) {
+			t.Errorf("with a Signed without a verifier: %v", err)
+		}
+	}
+	if err := device.NewSigned(&s, Ed25519{}, baked{}); err != nil {
+		t.Errorf("with both: %v", err)
+	}
+	if err := device.NewNative(&n, c); !errors.Is(err, device.ErrTrust) {
+		t.Errorf("the profile that was taken from nil: %v", err)
+	}
+	c.Profile = s.Profile()
+	if err := device.NewNative(&n, c); err != nil {
+		t.Errorf("with both: %v", err)
 	}
 	g := standard()
 	g.noState = true

@@ -58,28 +58,32 @@ type wires struct {
 	hash   digest.SHA256
 	mac    native.SoftMAC
 	judge  device.Judge
+	signed device.Signed
 }
 
 // choose sets the board's wire up. Nothing received has a say in it.
 func (w *wires) choose(app *App) (device.Wire, error) {
 	n := app.Native
 	if n == nil {
-		return &w.v1, device.NewV1(&w.v1, app.Identity)
+		return w.v1.Wire(), device.NewV1(&w.v1, app.Identity)
 	}
 	w.keys.Derive(&n.Secret, &w.hash)
 	w.mac = native.SoftMAC{Keys: &w.keys, Run: &w.hash}
 	w.config = device.NativeConfig{
 		Device: []byte(n.Device), Product: []byte(n.Product), Hardware: []byte(n.Hardware), Key: n.Key,
-		MAC: &w.mac, Hash: &w.hash, Judge: &w.judge, Profile: native.ProfileMACOnly, Format: manifest.FormatESP,
+		MAC: &w.mac, Hash: &w.hash, Judge: &w.judge, Profile: device.MACOnly(), Format: manifest.FormatESP,
 		Security: native.Rollback, MinPollMillis: n.MinPollMillis, MaxPollMillis: n.MaxPollMillis,
 	}
 	if n.Raw {
 		w.config.Format = manifest.FormatRaw
 	}
 	if n.Roots != nil {
-		w.config.Profile, w.config.Verifier, w.config.Roots = native.ProfileSigned, Ed25519{}, baked(n.Roots)
+		if err := device.NewSigned(&w.signed, Ed25519{}, baked(n.Roots)); err != nil {
+			return device.Wire{}, err
+		}
+		w.config.Profile = w.signed.Profile()
 	}
-	return &w.native, device.NewNative(&w.native, &w.config)
+	return w.native.Wire(), device.NewNative(&w.native, &w.config)
 }
 
 // Kind of a wire, for figures.
@@ -119,4 +123,4 @@ func WorkingSet(k Kind, chunk, slots int) int {
 
 // VerifierBytes is the state of a signature check on this machine, stated apart: it
 // is used between two downloads only.
-func VerifierBytes() int { return int(unsafe.Sizeof(device.Judge{})) }
+func VerifierBytes() int { return int(unsafe.Sizeof(device.Judge{}) + unsafe.Sizeof(device.Signed{})) }

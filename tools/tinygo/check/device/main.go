@@ -31,6 +31,7 @@ var (
 	mac          native.SoftMAC
 	hash         digest.SHA256
 	judge        device.Judge
+	signed       device.Signed
 
 	buffer [1280]byte
 	key    [32]byte
@@ -81,21 +82,25 @@ func main() {
 	config.Buffer = buffer[:]
 	if board.Bool() {
 		board.Err(device.NewV1(&v1wire, v1.Identity{ID: "device", Signed: board.Bool(), Key: key[:]}))
-		config.Wire = &v1wire
+		config.Wire = v1wire.Wire()
 	} else {
 		keys.Derive(&key, &hash)
 		mac = native.SoftMAC{Keys: &keys, Run: &hash}
 		nativeConfig = device.NativeConfig{
 			Device: key[:8], Product: key[8:16], Hardware: key[16:24], Key: uint8(board.Input()), MAC: &mac, Hash: &hash,
-			Profile: native.Profile(board.Input()), Verifier: &keeper, Roots: &keeper, Judge: &judge,
+			Profile: device.MACOnly(), Judge: &judge,
 			Format: uint8(board.Input()), Security: native.Security(board.Input()), SecureVersion: board.Input(), HasSecure: board.Bool(),
 			MinPollMillis: board.Input(), MaxPollMillis: board.Input(),
+		}
+		if board.Bool() {
+			board.Err(device.NewSigned(&signed, &keeper, &keeper))
+			nativeConfig.Profile = signed.Profile()
 		}
 		if board.Bool() {
 			nativeConfig.MAC = &keeper2
 		}
 		board.Err(device.NewNative(&nativeWire, &nativeConfig))
-		config.Wire = &nativeWire
+		config.Wire = nativeWire.Wire()
 	}
 	if err := device.New(&updater, config); err != nil {
 		board.Text(device.Error(board.Input()).Error())

@@ -4,10 +4,9 @@ package main
 
 import (
 	"github.com/runnel-fota/runnel/core/device"
-	"github.com/runnel-fota/runnel/core/wire/native"
 	"github.com/runnel-fota/runnel/tools/tinygo/check/board/node"
 )
 
 func main() {
-	node.Run(func(c *device.NativeConfig) { c.Profile = native.ProfileMACOnly })
+	node.Run(device.MACOnly())
 }

@@ -5,15 +5,15 @@ package main
 import (
 	"github.com/runnel-fota/runnel/core/device"
 	"github.com/runnel-fota/runnel/core/manifest"
-	"github.com/runnel-fota/runnel/core/wire/native"
 	"github.com/runnel-fota/runnel/tools/tinygo/check/board"
 	"github.com/runnel-fota/runnel/tools/tinygo/check/board/node"
 )
 
+var signed device.Signed
+
 func main() {
-	node.Run(func(c *device.NativeConfig) {
-		c.Profile, c.Verifier, c.Roots = native.ProfileSigned, verifier{}, roots{}
-	})
+	board.Err(device.NewSigned(&signed, verifier{}, roots{}))
+	node.Run(signed.Profile())
 }
 
 // verifier stands where Ed25519 is.

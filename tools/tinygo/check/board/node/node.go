@@ -38,7 +38,7 @@ var (
 )
 
 // Run is the program: it never ends.
-func Run(profile func(*device.NativeConfig)) {
+func Run(profile device.Profile) {
 	var secret [native.SecretSize]byte
 	board.Fill(secret[:])
 	keys.Derive(&secret, &hash)
@@ -51,9 +51,9 @@ func Run(profile func(*device.NativeConfig)) {
 
 	config.Device, config.Product, config.Hardware, config.Key = name[:], name[:4], name[:], 1
 	config.MAC, config.Hash, config.Judge, config.Format = &mac, &hash, &judge, manifest.FormatRaw
-	profile(&config)
+	config.Profile = profile
 	board.Err(device.NewNative(&wire, &config))
-	c.Wire = &wire
+	c.Wire = wire.Wire()
 	board.Err(device.New(&updater, c))
 	for {
 		step()
