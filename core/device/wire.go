@@ -44,12 +44,12 @@ type Request struct {
 
 // Head is what an answer says before its body.
 type Head struct {
-	Status     uint16
+	Status uint16
+	// Coded: the body has a content coding, which nobody here undoes.
+	Coded      bool
 	RetryAfter uint32 // seconds; 0: not said
 	// Of a 206: what its Content-Range says; Total 0: not said.
 	From, To, Total uint32
-	// Coded: the body has a content coding, which nobody here undoes.
-	Coded bool
 }
 
 // ioState is where a request and its answer are.
@@ -75,11 +75,11 @@ type exchange struct {
 	open     bool // the caller holds an answer that has not ended
 	drop     bool // and is to let it go
 	ranged   bool
-	req      layout
 	inFrom   uint16 // where the answer goes: [inFrom, inTo) of the buffer
 	inTo     uint16
 	got      uint16 // bytes of it that came and were not used yet
 	left     uint16 // of an answer that is only read to its end
+	req      layout
 	from, to uint32 // of a ranged request
 	head     Head
 }

@@ -59,9 +59,8 @@ func (e Error) Error() string {
 // Image names an image: its digest, length and the stamp under which it was
 // offered (v1: uploaded_at in Unix seconds; native: the sequence).
 type Image struct {
-	Digest [32]byte // SHA-256 of the whole image
-	Size   uint32   // bytes
-	Stamp  uint32
+	Size  uint32 // bytes
+	Stamp uint32
 	// Epoch is compared before the stamp; Security is the security version. Both 0 over v1.
 	Epoch, Security uint32
 	// TrialSeconds is how long the trial may take, 0: as the device was built.
@@ -69,8 +68,9 @@ type Image struct {
 	TrialSeconds uint16
 	NoContact    bool
 	// Version is text for people, VersionLen bytes of it.
-	Version    [VersionBytes]byte
 	VersionLen uint8
+	Digest     [32]byte // SHA-256 of the whole image
+	Version    [VersionBytes]byte
 }
 
 // Outcome is how the last trial ended, until a report of it was acknowledged.
@@ -103,10 +103,10 @@ type Trial struct {
 // Confirmed names an image that was confirmed and the slot that it stands in; a
 // zero digest: none.
 type Confirmed struct {
-	Digest          [32]byte
+	Slot            boot.Slot
 	Size, Stamp     uint32
 	Epoch, Security uint32
-	Slot            boot.Slot
+	Digest          [32]byte
 }
 
 // Floors are numbers that only rise, and only when an image is confirmed: what is
@@ -140,25 +140,26 @@ type BadImage struct {
 	Stamp      uint32
 }
 
-// Record is everything that is kept. The zero Record is that of a new board.
+// Record is everything that is kept. The zero Record is that of a new board. (What is
+// small comes first: a small chip reaches it in one instruction.)
 type Record struct {
-	Trial   Trial
 	Outcome Outcome
-	// Confirmed is the image that this device last confirmed, Previous the one
-	// before it: the way back, as long as its slot still holds it.
-	Confirmed, Previous Confirmed
-	Floors              Floors
+	BadNext uint8 // where the next bad image goes
+	Spent   uint8 // see SpentStamp
 	// SpentStamp and Spent bound what a server may cost in flash by offering releases
 	// in turn: how often one was given up after it was begun, counted for all releases
 	// up to the highest of them.
 	SpentStamp uint32
-	// NonceLimit: nonces up to it may have been used. They are reserved in blocks.
-	NonceLimit uint64
 	// BootCount counts starts of the updater, for reports.
 	BootCount uint32
-	Bad       [BadImages]BadImage
-	BadNext   uint8 // where the next bad image goes
-	Spent     uint8 // see SpentStamp
+	// NonceLimit: nonces up to it may have been used. They are reserved in blocks.
+	NonceLimit uint64
+	Floors     Floors
+	Trial      Trial
+	// Confirmed is the image that this device last confirmed, Previous the one
+	// before it: the way back, as long as its slot still holds it.
+	Confirmed, Previous Confirmed
+	Bad                 [BadImages]BadImage
 }
 
 // Spend counts that a release with this stamp was begun and given up. Only a higher

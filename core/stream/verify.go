@@ -11,9 +11,9 @@ import "github.com/runnel-fota/runnel/core/digest"
 //	   proven the expected hash
 type Verifier struct {
 	shape Shape
-	want  [HashSize]byte // hash of record index, where there is one
 	index uint32
 	state uint8
+	want  [HashSize]byte // hash of record index, where there is one
 }
 
 const (

@@ -19,10 +19,10 @@ type Source interface {
 // whole slot.
 type Walk struct {
 	shape Shape
-	hash  [HashSize]byte // of record left
 	from  uint32         // where the walk began
 	left  uint32         // records still to be hashed
 	off   uint32         // bytes of chunk left-1 that are hashed
+	hash  [HashSize]byte // of record left
 }
 
 // Begin starts from record i and its hash, which nobody believes yet. hash is not
