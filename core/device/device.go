@@ -271,11 +271,19 @@ type imageID struct {
 	head  [8]byte
 }
 
-func idOf(digest *[32]byte, stamp uint32) imageID {
-	id := imageID{stamp: stamp}
-	copy(id.head[:], digest[:])
-	return id
+func (id *imageID) set(d *[32]byte, stamp uint32) {
+	id.stamp = stamp
+	copy(id.head[:], d[:])
 }
+
+func (id *imageID) is(d *[32]byte, stamp uint32) bool {
+	return id.stamp == stamp && digest.Equal(id.head[:], d[:len(id.head)])
+}
+
+// same compares two digests. (As arrays they would be compared byte by byte in line.)
+//
+//go:noinline
+func same(a, b *[32]byte) bool { return digest.Equal(a[:], b[:]) }
 
 // chunk is where a chunk lies, and everything that passes while none is in hand.
 func (u *Updater) chunk() []byte { return u.buf[:u.chunkTo] }
@@ -288,6 +296,11 @@ type release struct {
 	chunk uint32 // bytes
 	known bool   // digest, size and chunk are set
 	state.Image
+}
+
+func (r *release) set(o *release) {
+	r.chunk, r.known = o.chunk, true
+	r.Image.Set(&o.Image)
 }
 
 // New checks the Config. It touches no hardware.

@@ -75,6 +75,7 @@ type Judge struct {
 	envelope manifest.Envelope
 	manifest manifest.Manifest
 	floors   manifest.Floors
+	release  release
 }
 
 // Wire is for the Config.

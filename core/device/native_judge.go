@@ -3,7 +3,6 @@ package device
 import (
 	"github.com/runnel-fota/runnel/core/digest"
 	"github.com/runnel-fota/runnel/core/manifest"
-	"github.com/runnel-fota/runnel/core/state"
 	"github.com/runnel-fota/runnel/core/wire/native"
 )
 
@@ -108,16 +107,17 @@ func (n *Native) judge(u *Updater) {
 	d := manifest.DeviceFacts{Product: n.c.Product, Hardware: n.c.Hardware, Format: n.c.Format, Chip: u.c.Chip,
 		Slot: uint8(u.target), SlotAddress: s.Base(), SlotSize: s.Size(), Chunk: uint32(u.chunkTo)}
 	why := manifest.Check(m, &d, f)
-	rel := releaseOf(m)
+	rel := &j.release
+	releaseOf(m, rel)
 	if u.final {
 		u.final = false
-		if rel.Digest == u.rel.Digest && rel.Stamp == u.rel.Stamp && rel.Epoch == u.rel.Epoch {
+		if same(&rel.Digest, &u.rel.Digest) && rel.Stamp == u.rel.Stamp && rel.Epoch == u.rel.Epoch {
 			n.cleared(u, why)
 			return
 		} // else something else is on offer by now, which displaces it or waits
 	}
 	n.settled = true // but where it is taken
-	if why == manifest.ErrSequence && rel.Epoch == f.Epoch && rel.Stamp == f.Sequence && rel.Digest == u.rec.Confirmed.Digest {
+	if why == manifest.ErrSequence && rel.Epoch == f.Epoch && rel.Stamp == f.Sequence && same(&rel.Digest, &u.rec.Confirmed.Digest) {
 		// It is what this device confirmed: nothing to do, and nothing wrong.
 		u.event(EventUpToDate, ReasonNone)
 		u.putDown()
@@ -134,7 +134,8 @@ func (n *Native) judge(u *Updater) {
 		why = manifest.ErrChunk
 	}
 	if why != 0 {
-		u.rel, u.inst = rel, install{}
+		u.rel.set(rel)
+		u.rel.known, u.inst = false, install{}
 		u.refuse(reasonOf(why))
 		return
 	}
@@ -166,16 +167,15 @@ func (n *Native) cleared(u *Updater, why manifest.Error) {
 }
 
 // releaseOf copies what outlives the buffer.
-func releaseOf(m *manifest.Manifest) release {
+func releaseOf(m *manifest.Manifest, r *release) {
 	seconds := m.ConfirmSeconds
 	if seconds > 0xFFFF {
 		seconds = 0xFFFF
 	}
-	r := release{Image: state.Image{Size: m.Image.Size, Stamp: m.Sequence, Epoch: m.Epoch, Security: m.SecurityVersion,
-		TrialSeconds: uint16(seconds), NoContact: !m.Contact}}
+	r.Size, r.Stamp, r.Epoch, r.Security = m.Image.Size, m.Sequence, m.Epoch, m.SecurityVersion
+	r.TrialSeconds, r.NoContact = uint16(seconds), !m.Contact
 	copy(r.Digest[:], m.Image.Digest)
 	r.VersionLen = uint8(copy(r.Version[:], m.Version))
-	return r
 }
 
 // reasonOf is the reason under which the server hears why a manifest was refused.

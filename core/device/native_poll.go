@@ -87,9 +87,9 @@ func (n *Native) encodePoll(u *Updater, buf []byte) ([]byte, native.Error) {
 			m.SlotCount++
 		}
 	}
-	if r.Confirmed.Digest != ([32]byte{}) && r.Confirmed.Slot == u.c.Boot.Running() {
+	if !r.Confirmed.None() && r.Confirmed.Slot == u.c.Boot.Running() {
 		m.Digest = r.Confirmed.Digest[:]
-		if r.Trial.Image.Digest == r.Confirmed.Digest && r.Trial.Image.VersionLen > 0 {
+		if same(&r.Trial.Image.Digest, &r.Confirmed.Digest) && r.Trial.Image.VersionLen > 0 {
 			m.Version = r.Trial.Image.Version[:r.Trial.Image.VersionLen]
 		}
 	}
@@ -224,7 +224,7 @@ func (n *Native) comeBack(u *Updater, seconds uint32) {
 // only what this device confirmed before, and no lower than its floors.
 func (u *Updater) wayBack() (boot.Slot, bool) {
 	p, f := &u.rec.Previous, &u.rec.Floors
-	if p.Digest == ([32]byte{}) || p.Slot == u.c.Boot.Running() || int(p.Slot) >= len(u.c.Slots) {
+	if p.None() || p.Slot == u.c.Boot.Running() || int(p.Slot) >= len(u.c.Slots) {
 		return 0, false
 	}
 	if p.Security < f.Security || p.Epoch < f.Epoch || p.Size > u.c.Slots[p.Slot].Size() {

@@ -83,25 +83,22 @@ func (u *Updater) cancelled() {
 }
 
 // consider decides what to do with what is on offer. What it does not take it puts
-// down again: the release in progress is then read from the journal anew. (A value,
-// not a pointer: what is on the caller's stack must not be handed on.)
-func (u *Updater) consider(o release) {
+// down again: the release in progress is then read from the journal anew.
+func (u *Updater) consider(o *release) {
 	old := &u.rel
-	u.goOn = old.known && old.Digest == o.Digest && old.Size == o.Size && old.chunk == o.chunk
+	u.goOn = old.known && same(&old.Digest, &o.Digest) && old.Size == o.Size && old.chunk == o.chunk
 	older := o.Stamp != 0 && old.Stamp != 0 && (o.Epoch < old.Epoch || o.Epoch == old.Epoch && o.Stamp <= old.Stamp)
 	u.ends = old.known && !u.goOn
 	waits := old.known && !u.goOn && older && u.jnl.newest.written < old.Size
-	u.rel = o
-	u.rel.known = true
+	old.set(o)
 	u.inst = install{}
-	id := idOf(&u.rel.Digest, u.rel.Stamp)
 	tr := &u.rec.Trial
 	switch {
-	case u.isSame && u.same.head == id.head:
+	case u.isSame && u.same.is(&u.rel.Digest, 0):
 		u.event(EventUpToDate, ReasonNone)
 		u.putDown()
 		return
-	case u.failing != ReasonNone && u.failed == id, tr.Open && u.rel.Digest == tr.Image.Digest:
+	case u.failing != ReasonNone && u.failed.is(&u.rel.Digest, u.rel.Stamp), tr.Open && same(&u.rel.Digest, &tr.Image.Digest):
 		u.putDown() // found wanting in this start; or it is staged again in a while
 		return
 	case waits:
@@ -135,7 +132,7 @@ func (u *Updater) refusal(o *release) Reason {
 		return ReasonTooLarge // before the first erase
 	case u.rec.IsBad(&o.Digest, o.Stamp):
 		return ReasonBadImage
-	case tr.Stagings >= maxStagings && o.Digest == tr.Image.Digest && o.Stamp <= tr.Image.Stamp:
+	case tr.Stagings >= maxStagings && same(&o.Digest, &tr.Image.Digest) && o.Stamp <= tr.Image.Stamp:
 		return ReasonGaveUp
 	case u.chain && o.Stamp <= u.rec.SpentStamp && (u.rec.Spent > maxSpent || u.rec.Spent == maxSpent && !u.goOn):
 		return ReasonSpent // the last one that was begun may end
@@ -146,7 +143,7 @@ func (u *Updater) refusal(o *release) Reason {
 // refuse reports once a start.
 func (u *Updater) refuse(r Reason) {
 	u.failing = r
-	u.failed = idOf(&u.rel.Digest, u.rel.Stamp)
+	u.failed.set(&u.rel.Digest, u.rel.Stamp)
 	u.event(EventFailed, r)
 	if u.warned {
 		u.putDown()
@@ -179,14 +176,15 @@ func (u *Updater) hashSlot() {
 		return
 	}
 	u.hash.Sum(&u.sum)
-	equal := err == nil && u.sum == o.Digest
+	equal := err == nil && same(&u.sum, &o.Digest)
 	switch {
 	case equal && u.phase == phaseHashRunning:
-		u.same, u.isSame = idOf(&o.Digest, 0), true
+		u.same.set(&o.Digest, 0)
+		u.isSame = true
 		u.event(EventUpToDate, ReasonNone)
 		if u.rec.Outcome == state.OutcomeNone && u.c.Store == nil && u.verdict == boot.VerdictOnTrial {
 			// A board without a store learns its version only now.
-			u.rec.Trial.Image = o.Image
+			u.rec.Trial.Image.Set(&o.Image)
 			u.rec.Outcome = state.OutcomeConfirmed
 			u.verdict = boot.VerdictNone
 		}

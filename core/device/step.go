@@ -250,8 +250,8 @@ func (u *Updater) loadJournal(i uint8) {
 
 // finished: the image's download is over, however its trial ended.
 func (u *Updater) finished(d *[32]byte) bool {
-	return *d == u.rec.Trial.Image.Digest && u.rec.Trial.Stagings > 0 ||
-		*d == u.rec.Confirmed.Digest || u.rec.IsBad(d, 0)
+	return same(d, &u.rec.Trial.Image.Digest) && u.rec.Trial.Stagings > 0 ||
+		same(d, &u.rec.Confirmed.Digest) || u.rec.IsBad(d, 0)
 }
 
 // idle waits for the next thing that is due.
@@ -321,7 +321,7 @@ func (u *Updater) backoff() uint64 {
 // stamp until the next start, and the server is told why.
 func (u *Updater) fail(r Reason) {
 	u.failing = r
-	u.failed = idOf(&u.rel.Digest, u.rel.Stamp)
+	u.failed.set(&u.rel.Digest, u.rel.Stamp)
 	u.event(EventFailed, r)
 	u.rel.known, u.inst = false, install{written: u.inst.written} // how far it came is reported
 	u.tries = 0

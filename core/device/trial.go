@@ -98,10 +98,10 @@ func (u *Updater) endTrial(o state.Outcome) {
 	switch o {
 	case state.OutcomeConfirmed, state.OutcomeConfirmedElsewhere:
 		if u.rec.Confirmed.Slot != tr.Slot {
-			u.rec.Previous = u.rec.Confirmed // its slot still holds it
+			u.rec.Previous.Copy(&u.rec.Confirmed) // its slot still holds it
 		}
 		im := &tr.Image
-		u.rec.Confirmed = state.Confirmed{Digest: im.Digest, Size: im.Size, Stamp: im.Stamp, Epoch: im.Epoch, Security: im.Security, Slot: tr.Slot}
+		u.rec.Confirmed.Set(im, tr.Slot)
 		if u.chain {
 			u.rec.Floors.Raise(im) // at confirm only
 		}
@@ -141,7 +141,8 @@ const restaged = 1
 func (u *Updater) stageAgain() {
 	tr := &u.rec.Trial
 	u.target = tr.Slot
-	u.rel = release{Image: tr.Image, known: true, chunk: restaged}
+	u.rel.Image.Set(&tr.Image)
+	u.rel.known, u.rel.chunk = true, restaged
 	u.inst = install{written: tr.Image.Size}
 	u.beginVerify()
 }
@@ -296,7 +297,7 @@ func (u *Updater) checkBack() {
 		u.noWayBack()
 		return
 	}
-	if u.rec.Confirmed.Digest != ([32]byte{}) {
+	if !u.rec.Confirmed.None() {
 		u.rec.MarkBad(&u.rec.Confirmed.Digest, u.rec.Confirmed.Stamp) // or the next poll would bring it back
 	}
 	u.rec.Trial.Open = false
@@ -448,10 +449,12 @@ func (u *Updater) stage() {
 	case 0:
 		tr := &u.rec.Trial
 		n := uint8(0)
-		if tr.Image.Digest == u.rel.Digest && tr.Image.Stamp == u.rel.Stamp {
+		if same(&tr.Image.Digest, &u.rel.Digest) && tr.Image.Stamp == u.rel.Stamp {
 			n = tr.Stagings
 		}
-		*tr = state.Trial{Open: true, Slot: u.target, Stagings: n + 1, Image: u.rel.Image}
+		tr.Open, tr.Confirming, tr.Rejected = true, false, false
+		tr.Slot, tr.Stagings, tr.Boots = u.target, n+1, 0
+		tr.Image.Set(&u.rel.Image)
 		u.rec.Outcome = state.OutcomeNone
 		u.saveThen(phaseStage, 1)
 	case 1:

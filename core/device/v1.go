@@ -137,8 +137,11 @@ func (w *V1) poll(u *Updater) Need {
 		u.nothing()
 		return Need{}
 	}
-	u.consider(release{chunk: o.ChunkSize, Image: state.Image{Digest: w.ans.Hash, Size: o.Size, Stamp: o.Stamp,
-		Version: o.Version, VersionLen: o.VersionLen}})
+	r := release{chunk: o.ChunkSize}
+	r.Size, r.Stamp, r.VersionLen = o.Size, o.Stamp, o.VersionLen
+	copy(r.Digest[:], w.ans.Hash[:])
+	copy(r.Version[:], o.Version[:])
+	u.consider(&r)
 	return Need{}
 }
 

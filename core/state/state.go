@@ -73,6 +73,14 @@ type Image struct {
 	Version    [VersionBytes]byte
 }
 
+// Set makes im another. (By assignment every byte would be one load and one store.)
+func (im *Image) Set(to *Image) {
+	im.Size, im.Stamp, im.Epoch, im.Security = to.Size, to.Stamp, to.Epoch, to.Security
+	im.TrialSeconds, im.NoContact, im.VersionLen = to.TrialSeconds, to.NoContact, to.VersionLen
+	copy(im.Digest[:], to.Digest[:])
+	copy(im.Version[:], to.Version[:])
+}
+
 // Outcome is how the last trial ended, until a report of it was acknowledged.
 type Outcome uint8
 
@@ -107,6 +115,27 @@ type Confirmed struct {
 	Size, Stamp     uint32
 	Epoch, Security uint32
 	Digest          [32]byte
+}
+
+// Set names im, in slot.
+func (c *Confirmed) Set(im *Image, slot boot.Slot) {
+	c.Slot, c.Size, c.Stamp, c.Epoch, c.Security = slot, im.Size, im.Stamp, im.Epoch, im.Security
+	copy(c.Digest[:], im.Digest[:])
+}
+
+// Copy makes c another.
+func (c *Confirmed) Copy(of *Confirmed) {
+	c.Slot, c.Size, c.Stamp, c.Epoch, c.Security = of.Slot, of.Size, of.Stamp, of.Epoch, of.Security
+	copy(c.Digest[:], of.Digest[:])
+}
+
+// None reports whether it names nothing.
+func (c *Confirmed) None() bool {
+	var any byte
+	for i := range c.Digest { // by index: by value it would be copied first
+		any |= c.Digest[i]
+	}
+	return any == 0
 }
 
 // Floors are numbers that only rise, and only when an image is confirmed: what is
@@ -199,7 +228,7 @@ func (r *Record) ForgetBad(digest *[32]byte) (known bool) {
 			known = true
 		}
 	}
-	if t := &r.Trial; !t.Open && t.Stagings > 0 && t.Image.Digest == *digest {
+	if t := &r.Trial; !t.Open && t.Stagings > 0 && equalHead(t.Image.Digest[:], digest) {
 		t.Stagings, known = 0, true
 	}
 	return known
@@ -218,14 +247,17 @@ func (r *Record) IsBad(digest *[32]byte, stamp uint32) bool {
 
 func (b *BadImage) used() bool {
 	var any byte
-	for _, c := range b.DigestHead {
-		any |= c
+	for i := range b.DigestHead {
+		any |= b.DigestHead[i]
 	}
 	return any != 0
 }
 
-func (b *BadImage) is(digest *[32]byte) bool {
-	for i, c := range b.DigestHead {
+func (b *BadImage) is(digest *[32]byte) bool { return equalHead(b.DigestHead[:], digest) }
+
+// equalHead says whether a digest begins with head.
+func equalHead(head []byte, digest *[32]byte) bool {
+	for i, c := range head {
 		if c != digest[i] {
 			return false
 		}

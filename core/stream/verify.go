@@ -28,7 +28,8 @@ func (v *Verifier) Begin(s Shape, root *[HashSize]byte) Error {
 		*v = Verifier{}
 		return ErrShape
 	}
-	*v = Verifier{shape: s, want: *root, state: proven}
+	*v = Verifier{shape: s, state: proven}
+	copy(v.want[:], root[:])
 	return 0
 }
 
@@ -45,7 +46,7 @@ func (v *Verifier) Resume(i uint32, hash *[HashSize]byte) Error {
 	}
 	v.index, v.state = i, unproven
 	if i < v.shape.Records() {
-		v.want = *hash
+		copy(v.want[:], hash[:])
 	}
 	return 0
 }

@@ -37,7 +37,7 @@ func (w *Walk) Begin(s Shape, i uint32, hash *[HashSize]byte) Error {
 	}
 	w.shape, w.from, w.left = s, i, i
 	if i < s.Records() {
-		w.hash = *hash
+		copy(w.hash[:], hash[:])
 	}
 	return 0
 }

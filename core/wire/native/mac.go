@@ -11,8 +11,10 @@ type MAC interface {
 	Begin(kind Message)
 	// Write adds p, which it does not keep.
 	Write(p []byte)
-	// Sum ends it.
-	Sum() [MACSize]byte
+	// Sum ends it and puts the MAC to the front of out, which has room for it.
+	Sum(out []byte)
+	// Is ends it and reports whether mac is the MAC, in constant time.
+	Is(mac []byte) bool
 }
 
 var _ MAC = (*SoftMAC)(nil)
@@ -117,7 +119,11 @@ func (m *SoftMAC) Begin(kind Message) {
 func (m *SoftMAC) Write(p []byte) { m.Run.Write(p) }
 
 // Sum ends it.
-func (m *SoftMAC) Sum() (sum [MACSize]byte) {
+func (m *SoftMAC) Sum(out []byte) { m.key().Sum(m.Run, (*[MACSize]byte)(out)) }
+
+// Is ends it.
+func (m *SoftMAC) Is(mac []byte) bool {
+	var sum [MACSize]byte
 	m.key().Sum(m.Run, &sum)
-	return sum
+	return digest.Equal(sum[:], mac)
 }

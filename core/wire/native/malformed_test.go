@@ -105,7 +105,8 @@ func (m pairs) with(k int, value string) pairs {
 func sealed(p []byte, kind Message, mac MAC) []byte {
 	mac.Begin(kind)
 	mac.Write(p)
-	s := mac.Sum()
+	var s [MACSize]byte
+	mac.Sum(s[:])
 	return append(append([]byte{}, p...), s[:]...)
 }
 

@@ -112,8 +112,7 @@ func open(r *cbor.Reader, body []byte, mac MAC, kind Message) Error {
 	}
 	mac.Begin(kind)
 	mac.Write(body[:n])
-	sum := mac.Sum()
-	if !digest.Equal(sum[:], body[n:]) {
+	if !mac.Is(body[n:]) {
 		return ErrMAC
 	}
 	r.Begin(body[:n:n])
@@ -150,8 +149,8 @@ func seal(w *cbor.Writer, buf []byte, mac MAC, kind Message) ([]byte, Error) {
 	}
 	mac.Begin(kind)
 	mac.Write(p)
-	sum := mac.Sum()
-	n := len(p) + copy(buf[len(p):], sum[:])
+	n := len(p) + MACSize
+	mac.Sum(buf[len(p):n])
 	return buf[:n:n], 0
 }
 

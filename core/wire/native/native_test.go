@@ -222,9 +222,26 @@ func TestKeys(t *testing.T) {
 		mac.Begin(kind)
 		mac.Write([]byte("some"))
 		mac.Write([]byte(" bytes"))
-		got := mac.Sum()
-		if want := sum(key, kind.Label(), []byte("some bytes"), t); !bytes.Equal(got[:], want) {
+		var got [MACSize]byte
+		mac.Sum(got[:])
+		want := sum(key, kind.Label(), []byte("some bytes"), t)
+		if !bytes.Equal(got[:], want) {
 			t.Errorf("%s: %x, want %x", kind.Label(), got, want)
+		}
+		for i := range got {
+			for _, flip := range []byte{0, 1, 0x80} {
+				got[i] ^= flip
+				mac.Begin(kind)
+				mac.Write([]byte("some bytes"))
+				if mac.Is(got[:]) != (flip == 0) {
+					t.Errorf("%s: with byte %d changed by %#x", kind.Label(), i, flip)
+				}
+				got[i] ^= flip
+			}
+		}
+		mac.Begin(kind)
+		if mac.Is(got[:MACSize-1]) {
+			t.Errorf("%s: a MAC that is cut", kind.Label())
 		}
 	}
 	var run digest.SHA256

@@ -235,9 +235,11 @@ var keeper2 keepMAC
 
 func (k *keepMAC) Begin(m native.Message) { board.Output(uint32(m)) }
 func (k *keepMAC) Write(p []byte)         { k.bytes = p }
-func (k *keepMAC) Sum() (sum [native.MACSize]byte) {
-	copy(sum[:], k.bytes)
-	return sum
+func (k *keepMAC) Sum(out []byte)         { k.bytes = out }
+
+func (k *keepMAC) Is(mac []byte) bool {
+	k.bytes = mac
+	return board.Bool()
 }
 
 func (k *keep) Event(e device.Event) { k.event = e }

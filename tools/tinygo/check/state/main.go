@@ -2,6 +2,7 @@
 package main
 
 import (
+	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/flash"
 	"github.com/runnel-fota/runnel/core/state"
 	"github.com/runnel-fota/runnel/tools/tinygo/check/board"
@@ -30,6 +31,10 @@ func main() {
 	board.Flag(rec.ForgetBad(&digest))
 	rec.Floors.Raise(&rec.Trial.Image)
 	board.Flag(rec.Trial.Image.Newer(&image))
+	image.Set(&rec.Trial.Image)
+	rec.Confirmed.Set(&image, boot.Slot(board.Input()))
+	rec.Previous.Copy(&rec.Confirmed)
+	board.Flag(rec.Previous.None())
 	board.Err(sectors.SetTrust(board.Input() % sectors.TrustRoom()))
 	board.Output(sectors.TrustLen())
 	board.Err(sectors.ReadAt(digest[:], board.Input()))

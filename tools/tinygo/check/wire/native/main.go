@@ -35,10 +35,11 @@ func (c *peripheral) Begin(kind native.Message) {
 
 func (c *peripheral) Write(p []byte) { c.p = p }
 
-func (c *peripheral) Sum() (sum [native.MACSize]byte) {
-	board.Bytes(c.p)
-	board.Fill(sum[:])
-	return sum
+func (c *peripheral) Sum(out []byte) { c.p = out }
+
+func (c *peripheral) Is(mac []byte) bool {
+	c.p = mac
+	return board.Bool()
 }
 
 func main() {
@@ -50,8 +51,8 @@ func main() {
 	board.Bytes(secret[:])
 	soft.Begin(native.Message(board.Input()))
 	soft.Write(bytes[:])
-	sum := soft.Sum()
-	board.Bytes(sum[:])
+	soft.Sum(secret[:])
+	board.Flag(soft.Is(secret[:]))
 
 	var mac native.MAC = &soft
 	if board.Bool() {
