@@ -65,6 +65,8 @@ type Release struct {
 	Epoch, Sequence, SecurityVersion uint32
 	ManifestDigest                   Digest // SHA-256 of the envelope
 	Hardware                         string // for people
+	HasSlot                          bool   // its image may go into Slot only: it is one build of several
+	Slot                             uint8
 }
 
 // Signed says whether the release has a manifest.
@@ -121,6 +123,8 @@ type Device struct {
 	// image that it confirmed last and of the key list that it holds.
 	Hardware                                      string
 	Epoch, Sequence, SecurityVersion, ListVersion uint32
+	Slots                                         int // how many it has; 0: not said
+	RunningSlot                                   int // with Slots: which it runs from, or FactoryImage
 }
 
 // DeploymentState is one of the glossary's words; frozen, stored as text.
@@ -200,10 +204,12 @@ type Releases interface {
 	// that takes signed images only (Policies) refuses it with CodeForbidden.
 	Publish(ctx context.Context, r Release, now time.Time) (stored Release, created bool, err error)
 	Release(ctx context.Context, id int64) (Release, error)
-	// ReleaseByVersion is the newest of that version: a signed image may be issued anew under it.
+	// ReleaseByVersion is the newest of that version: a signed image may be issued anew under it,
+	// and has it in several builds.
 	ReleaseByVersion(ctx context.Context, product, version string) (Release, error)
 	// List is newest first; product "" means all.
 	ListReleases(ctx context.Context, product string) ([]Release, error)
+	// Withdraw withdraws a release with all its builds, in one transaction, and answers the one of that id.
 	Withdraw(ctx context.Context, id int64, now time.Time) (Release, error)
 }
 

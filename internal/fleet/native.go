@@ -88,7 +88,7 @@ type SignedReleases interface {
 	// ManifestDigest are set here) and its streams, has the product take signed images only from
 	// now on unless an operator decided, logs it and raises the generation, in one transaction.
 	// The same manifest again answers the stored release and created=false; another one with its
-	// product, epoch and sequence: CodeConflict.
+	// product, epoch and sequence that is no build beside it (FindBuild): CodeConflict.
 	PublishSigned(ctx context.Context, r Release, envelope []byte, streams []Stream, now time.Time) (stored Release, created bool, err error)
 	// Manifest answers CodeNotFound for a digest that is not a manifest's.
 	Manifest(ctx context.Context, digest Digest) (Manifest, error)
@@ -149,7 +149,8 @@ type NativeDevice struct {
 	Boot        uint32 // of the latest poll that was written
 	Verdict     string // NativeDecision.Key that its timeline has
 	KeysVersion int64  // NativeKeys.Version
-	// Deployment of the release that was asked for, nil where there is none.
+	// Deployment of the release that was asked for, by whichever of its builds it was reported
+	// last; nil where there is none.
 	Deployment *Deployment
 	Generation int64 // of the catalogue
 }
@@ -162,6 +163,8 @@ type NativeFacts struct {
 	Sequence        uint32
 	SecurityVersion uint32
 	ListVersion     uint32 // of the key list that it holds
+	Slots           int    // how many it has
+	RunningSlot     int    // or FactoryImage
 }
 
 // NativeChange is what a poll changes at once. Nothing of it is done where Nonce

@@ -33,6 +33,17 @@ type NativeAsk struct {
 	InProgress      uint32   // sequence of the release in progress; 0: none
 }
 
+// Target is the slot that the device writes to, as core/device picks it: the one after
+// that which it runs from, the first after the last. ok is false where there is none.
+func (a NativeAsk) Target() (slot int, ok bool) {
+	n := len(a.Slots)
+	if n == 0 || a.Running >= n {
+		return 0, n > 0 // the factory image runs
+	}
+	slot = (a.Running + 1) % n
+	return slot, slot != a.Running
+}
+
 // NativeDecision is what a device may get now, and why.
 type NativeDecision struct {
 	// Release is nil where there is nothing for the device; Stream is the one that carries it.
@@ -93,32 +104,63 @@ func newer(epoch, sequence, thanEpoch, thanSequence uint32) bool {
 	return epoch > thanEpoch || epoch == thanEpoch && sequence > thanSequence
 }
 
-// newest is the published release of the product for the hardware; some: there are
+// newest is the published release of the product for the hardware, in the build for
+// the slot that the device writes to, or in any where there is none; some: there are
 // published ones for other hardware.
-func (o *NativeOffers) newest(product string, hardware []byte) (best *nativeRelease, some bool) {
+func (o *NativeOffers) newest(product string, a NativeAsk) (best *nativeRelease, some bool) {
+	target, has := a.Target()
 	for _, r := range o.releases[product] {
 		if r.State != ReleasePublished {
 			continue
 		}
 		some = true
-		if r.m.For(hardware) && (best == nil || newer(r.Epoch, r.Sequence, best.Epoch, best.Sequence)) {
+		switch {
+		case !r.m.For(a.Hardware):
+		case best == nil, newer(r.Epoch, r.Sequence, best.Epoch, best.Sequence):
+			best = r
+		case !newer(best.Epoch, best.Sequence, r.Epoch, r.Sequence) && has && r.fits(target) && !best.fits(target): // F6
 			best = r
 		}
 	}
 	return best, some
 }
 
+// fits says whether the image may go into a slot.
+func (r *nativeRelease) fits(slot int) bool { return !r.m.Image.HasSlot || int(r.m.Image.Slot) == slot }
+
+// name is the first id of the release's builds, so that what is said of it is the
+// same from whichever slot a device asks.
+func (o *NativeOffers) name(r *nativeRelease) int64 {
+	id := r.ID
+	for _, b := range o.releases[r.Product] {
+		if b.SameRelease(r.Release) {
+			id = min(id, b.ID)
+		}
+	}
+	return id
+}
+
+// isBuild says whether id is a build of the release.
+func (o *NativeOffers) isBuild(id int64, r *nativeRelease) bool {
+	for _, b := range o.releases[r.Product] {
+		if b.ID == id {
+			return b.SameRelease(r.Release)
+		}
+	}
+	return false
+}
+
 // Candidate is the id of the release whose deployment Decide wants to see; 0: none.
 // product is the device's own, empty where it has none.
-func (o *NativeOffers) Candidate(product string, hardware []byte) int64 {
-	if r, _ := o.newest(ProductOf(Device{Product: product}, o.products), hardware); r != nil {
+func (o *NativeOffers) Candidate(product string, a NativeAsk) int64 {
+	if r, _ := o.newest(ProductOf(Device{Product: product}, o.products), a); r != nil {
 		return r.ID
 	}
 	return 0
 }
 
 // Decide is what a device may get. dep is its deployment of the release that
-// Candidate named, nil where there is none. The device judges all of it again, by
+// Candidate named, in whichever build, nil where there is none. The device judges all of it again, by
 // the same code (core/manifest): what it would refuse is not offered, so that it
 // does not fetch for nothing. Rules, numbered for the tests:
 //
@@ -128,17 +170,19 @@ func (o *NativeOffers) Candidate(product string, hardware []byte) int64 {
 //	F3 what is withdrawn while the device has it in progress is cancelled
 //	F4 while an operator wants it to go back nothing is offered
 //	F5 the largest chunks that fit its buffer
+//	F6 of a release in several builds the one for the slot that it writes to; what
+//	   one build did here (F2, F3) counts for all of them
 func (o *NativeOffers) Decide(d Device, dep *Deployment, a NativeAsk, now time.Time) NativeDecision {
 	product := ProductOf(d, o.products)
 	out := o.decide(d, product, dep, a, now)
 	var id int64
-	if r, _ := o.newest(product, a.Hardware); r != nil {
-		id = r.ID
+	if r, _ := o.newest(product, a); r != nil {
+		id = o.name(r)
 	}
 	out.Key = fmt.Sprintf("%s/%d", out.Verdict, id)
 	if r := o.inProgress(product, a.InProgress); r != nil && r.State == ReleaseWithdrawn { // F3
 		out.Cancel = a.InProgress
-		out.Key += fmt.Sprintf("/cancel%d", r.ID)
+		out.Key += fmt.Sprintf("/cancel%d", o.name(r))
 		out.Why = CleanText(fmt.Sprintf("%s is withdrawn, its download is cancelled; %s", r.Version, out.Why), MaxText)
 	}
 	if out.Verdict == VerdictReverting {
@@ -149,7 +193,8 @@ func (o *NativeOffers) Decide(d Device, dep *Deployment, a NativeAsk, now time.T
 }
 
 // inProgress is the release that a device means by a sequence: a poll does not say
-// the epoch, and a device has no older one in progress than it was offered.
+// the epoch, and a device has no older one in progress than it was offered. Nor does
+// it say the build: they are withdrawn together.
 func (o *NativeOffers) inProgress(product string, sequence uint32) (best *nativeRelease) {
 	if sequence == 0 {
 		return nil
@@ -173,7 +218,7 @@ func (o *NativeOffers) decide(d Device, product string, dep *Deployment, a Nativ
 		}
 		return none(VerdictReverting, "it is to go back to the image before: %s", reason)
 	}
-	r, some := o.newest(product, a.Hardware)
+	r, some := o.newest(product, a)
 	switch {
 	case r == nil && some:
 		return none(VerdictHardware, "no release of %s is for its hardware", product)
@@ -182,8 +227,8 @@ func (o *NativeOffers) decide(d Device, product string, dep *Deployment, a Nativ
 	case !newer(r.Epoch, r.Sequence, a.Epoch, a.Sequence): // F1
 		return none(VerdictConfirmed, "%s is confirmed on this device, or a newer one", r.Version)
 	}
-	out := NativeDecision{Verdict: VerdictNewest, Why: CleanText(fmt.Sprintf("%s is the newest release of %s for its hardware", r.Version, product), MaxText)}
-	if dep != nil && dep.ReleaseID == r.ID && dep.Proven { // F2
+	out := NativeDecision{Verdict: VerdictNewest, Why: CleanText(fmt.Sprintf("%s is the newest release of %s for its hardware", r.Name(), product), MaxText)}
+	if dep != nil && dep.Proven && o.isBuild(dep.ReleaseID, r) { // F2
 		why := dep.Reason
 		if why == "" {
 			why = "no reason given"
@@ -230,20 +275,49 @@ func (o *NativeOffers) unfit(r *nativeRelease, product string, a NativeAsk) stri
 	if a.ESP {
 		facts.Format, facts.Chip = manifest.FormatESP, a.Chip
 	}
-	why := "it has no slot to write to"
-	for i, size := range a.Slots {
-		if i == a.Running {
+	target, ok := a.Target()
+	if !ok {
+		return "it has no slot to write to"
+	}
+	facts.Slot, facts.SlotSize = uint8(target), a.Slots[target]
+	facts.SlotAddress = r.m.Image.Address // a poll does not say where slots are
+	switch err := manifest.Check(&r.m, &facts, &f); err {
+	case 0:
+		return ""
+	case manifest.ErrSlot:
+		return o.otherSlots(r, target, a.Running)
+	default:
+		return err.Error()
+	}
+}
+
+// otherSlots says which slots the builds of the release are for, none of them the target.
+func (o *NativeOffers) otherSlots(r *nativeRelease, target, running int) string {
+	var slots [manifest.MaxSlot + 1]bool
+	n := 0
+	for _, b := range o.releases[r.Product] {
+		if s := b.m.Image.Slot; b.State == ReleasePublished && b.m.Image.HasSlot && b.SameRelease(r.Release) && !slots[s] {
+			slots[s] = true
+			n++
+		}
+	}
+	list, word := "", "slot"
+	if n > 1 {
+		word = "slots"
+	}
+	for s, there := range slots {
+		if !there {
 			continue
 		}
-		facts.Slot, facts.SlotSize = uint8(i), size
-		facts.SlotAddress = r.m.Image.Address // a poll does not say where slots are
-		err := manifest.Check(&r.m, &facts, &f)
-		if err == 0 {
-			return ""
+		if list != "" {
+			list += ", "
 		}
-		why = err.Error()
+		list += fmt.Sprint(s)
 	}
-	return why
+	if n == 1 && running < len(slots) && slots[running] {
+		return fmt.Sprintf("published for %s %s only, which it runs from", word, list)
+	}
+	return fmt.Sprintf("published for %s %s only, and it writes to slot %d", word, list, target)
 }
 
 // stream is the raw stream with the largest chunks of at most so many bytes whose
@@ -292,18 +366,22 @@ func NativeChanges(d NativeDevice, f NativeFacts, wire Wire, out NativeDecision,
 		event(EventOffer, version, out.Why)
 	}
 	rotated := len(keys) > 1 && keys[0] != key
-	have := NativeFacts{RunningVersion: d.RunningVersion, Hardware: d.Hardware, Epoch: d.Epoch, Sequence: d.Sequence, SecurityVersion: d.SecurityVersion, ListVersion: d.ListVersion}
-	return c, len(c.Events) > 0 || c.RevertTold || rotated || f != have
+	return c, len(c.Events) > 0 || c.RevertTold || rotated || f != factsOf(d)
 }
 
 // NativeRefusal is what a poll changes that speaks a weaker wire than the device did:
 // its timeline says so once.
 func NativeRefusal(d NativeDevice, wire Wire, boot uint32, now time.Time) (c NativeChange, needed bool) {
-	c = NativeChange{Device: d.ID, Boot: boot, Now: now, Wire: d.StrongestWire, Verdict: string(VerdictWeaker) + "/" + string(wire),
-		Facts: NativeFacts{RunningVersion: d.RunningVersion, Hardware: d.Hardware, Epoch: d.Epoch, Sequence: d.Sequence, SecurityVersion: d.SecurityVersion, ListVersion: d.ListVersion}}
+	c = NativeChange{Device: d.ID, Boot: boot, Now: now, Wire: d.StrongestWire, Verdict: string(VerdictWeaker) + "/" + string(wire), Facts: factsOf(d)}
 	c.Events = []Event{{Time: now, Device: d.ID, Name: EventWireRefused, Proven: true,
 		Detail: fmt.Sprintf("it spoke %s and was %s before: refused until an operator resets its wire", wire, d.StrongestWire)}}
 	return c, c.Verdict != d.Verdict
+}
+
+// factsOf are those that are stored.
+func factsOf(d NativeDevice) NativeFacts {
+	return NativeFacts{RunningVersion: d.RunningVersion, Hardware: d.Hardware, Epoch: d.Epoch, Sequence: d.Sequence, SecurityVersion: d.SecurityVersion,
+		ListVersion: d.ListVersion, Slots: d.Slots, RunningSlot: d.RunningSlot}
 }
 
 // HardwareText is a hardware's name for people: as it is if it is printable ASCII,

@@ -186,8 +186,8 @@ func TestNewNativeOffersDamaged(t *testing.T) {
 	bad.Envelope = bad.Envelope[:50]
 	worse.Envelope = listFor(t, 1, 0).Envelope // a key list is no manifest
 	o := NewNativeOffers(NativeSnapshot{Releases: []SignedRelease{good, bad, worse}, List: listFor(t, 1, 0)})
-	if fmt.Sprint(o.Damaged) != "[8 9]" || o.Candidate("p", []byte("r2")) != 7 || o.Candidate("p", []byte("r3")) != 0 {
-		t.Errorf("%v %d", o.Damaged, o.Candidate("p", []byte("r2")))
+	if fmt.Sprint(o.Damaged) != "[8 9]" || o.Candidate("p", ask()) != 7 || o.Candidate("p", NativeAsk{Hardware: []byte("r3")}) != 0 {
+		t.Errorf("%v %d", o.Damaged, o.Candidate("p", ask()))
 	}
 	// A list that can't be read names no product.
 	o = NewNativeOffers(NativeSnapshot{Releases: []SignedRelease{good}, List: &KeyList{Version: 1, Envelope: []byte("x")}})

@@ -17,12 +17,13 @@ type V1Policies interface {
 }
 
 // ForV1 is a catalogue as v1 devices have it: releases of the products that are
-// not for them count as withdrawn. They are still there: what else a product's
-// name decides does not change.
+// not for them count as withdrawn, and so does a build for one slot: v1 has no word
+// for where a device runs from. They are still there: what else a product's name
+// decides does not change.
 func ForV1(releases []Release, without map[string]bool) []Release {
 	out := make([]Release, len(releases))
 	for i, r := range releases {
-		if without[r.Product] {
+		if without[r.Product] || r.HasSlot {
 			r.State = ReleaseWithdrawn
 		}
 		out[i] = r

@@ -25,6 +25,11 @@ func TestForV1(t *testing.T) {
 	if p := ProductOf(Device{}, products); len(products) != 2 || p != DefaultProduct || Newest(out, p) != nil {
 		t.Errorf("a device without a product is of %s, of %v", p, products)
 	}
+	// A build for one slot is for nobody there: v1 does not say where a device runs from.
+	slotted := append([]Release{{ID: 4, Product: "plain", Version: "2", State: ReleasePublished, HasSlot: true, PublishedAt: at(9)}}, list...)
+	if n := Newest(ForV1(slotted, nil), "plain"); n == nil || n.ID != 2 {
+		t.Errorf("%+v", n)
+	}
 	if out := ForV1(list, nil); Newest(out, "signed") == nil {
 		t.Error("allowed, and not served")
 	}

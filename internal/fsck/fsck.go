@@ -265,7 +265,8 @@ func (r *run) manifest(ctx context.Context, rel fleet.Release, streams []fleet.S
 	}
 	im := &m.Image
 	if m.Product != rel.Product || m.Version != rel.Version || m.Epoch != rel.Epoch || m.Sequence != rel.Sequence || m.SecurityVersion != rel.SecurityVersion ||
-		fleet.Digest(im.Digest) != rel.Image.Digest || int64(im.Size) != rel.Image.Size {
+		fleet.Digest(im.Digest) != rel.Image.Digest || int64(im.Size) != rel.Image.Size ||
+		(im.Slot != nil) != rel.HasSlot || im.Slot != nil && *im.Slot != rel.Slot {
 		r.find(Manifest, d, rel, false, restore, "says something else than the database")
 	}
 	for _, raw := range im.Streams {

@@ -160,6 +160,7 @@ func TestFindings(t *testing.T) {
 		"manifest altered": {func(w *world) error {
 			return w.sql("UPDATE manifests SET envelope = x'00' WHERE kind = 'manifest'")
 		}, Manifest, "not the one that was signed"},
+		"manifest's slot": {func(w *world) error { return w.sql("UPDATE releases SET slot = 0 WHERE sequence = 1") }, Manifest, "something else"},
 		"manifest's word": {func(w *world) error { return w.sql("UPDATE releases SET sequence = 9 WHERE sequence = 1") }, Manifest, "something else"},
 		"stream's row gone": {func(w *world) error {
 			return errors.Join(w.remove(w.raw.Digest), w.sql("DELETE FROM streams WHERE kind = 'raw'"))

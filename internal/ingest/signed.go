@@ -269,6 +269,9 @@ func (t *taking) describe() error {
 	}
 	t.rel = fleet.Release{Product: m.Product, Version: m.Version, Image: im, ChunkSize: int(m.Image.Streams[0].Chunk),
 		Epoch: m.Epoch, Sequence: m.Sequence, SecurityVersion: m.SecurityVersion, Hardware: hardware(m.Hardware)}
+	if s := m.Image.Slot; s != nil {
+		t.rel.HasSlot, t.rel.Slot = true, *s
+	}
 	return nil
 }
 

@@ -34,8 +34,19 @@ func flag(b bool) int64 {
 // scanner is a row, or rows.
 type scanner interface{ Scan(...any) error }
 
+// anySlot is the column of a release that may go into any.
+const anySlot = -1
+
+// slotColumn is the column of r's slot.
+func slotColumn(r fleet.Release) int {
+	if !r.HasSlot {
+		return anySlot
+	}
+	return int(r.Slot)
+}
+
 const releaseColumns = `r.id, r.product, r.version, r.digest, r.size, r.chip, r.project, r.app_version, r.idf_version, r.chunk_size, r.state, r.published_at,
- r.epoch, r.sequence, r.security_version, r.hardware, r.manifest_digest`
+ r.epoch, r.sequence, r.security_version, r.hardware, r.manifest_digest, r.slot`
 
 func scanRelease(row scanner) (fleet.Release, error) { return scanReleaseAnd(row) }
 
@@ -43,18 +54,22 @@ func scanRelease(row scanner) (fleet.Release, error) { return scanReleaseAnd(row
 func scanReleaseAnd(row scanner, more ...any) (r fleet.Release, err error) {
 	var digest, manifest []byte
 	var at int64
+	var slot int
 	err = row.Scan(append([]any{&r.ID, &r.Product, &r.Version, &digest, &r.Image.Size, &r.Image.Chip, &r.Image.Project,
 		&r.Image.AppVersion, &r.Image.IDFVersion, &r.ChunkSize, &r.State, &at,
-		&r.Epoch, &r.Sequence, &r.SecurityVersion, &r.Hardware, &manifest}, more...)...)
+		&r.Epoch, &r.Sequence, &r.SecurityVersion, &r.Hardware, &manifest, &slot}, more...)...)
 	copy(r.Image.Digest[:], digest)
 	copy(r.ManifestDigest[:], manifest)
 	r.PublishedAt = fromMicros(at)
+	if slot != anySlot {
+		r.HasSlot, r.Slot = true, uint8(slot)
+	}
 	return r, err
 }
 
 const deviceColumns = `d.id, d.product, d.added_at, d.last_seen, d.running_version, d.nonce, d.clocked, d.signed,
  d.rollback_wanted, d.rollback_reason, d.rollback_sent_at, d.retry_at, d.rollback_number,
- d.strongest_wire, d.native_nonce, d.hardware, d.epoch, d.sequence, d.security_version, d.list_version,
+ d.strongest_wire, d.native_nonce, d.hardware, d.epoch, d.sequence, d.security_version, d.list_version, d.slots, d.running_slot,
  EXISTS (SELECT 1 FROM keys k WHERE k.owner_kind = 'device' AND k.owner = d.id AND k.purpose = 'v1' AND k.state = 'active'),
  (SELECT count(*) FROM keys k WHERE k.owner_kind = 'device' AND k.owner = d.id AND k.purpose = 'native' AND k.state = 'active')`
 
@@ -64,7 +79,7 @@ func scanDeviceAnd(row scanner, more ...any) (d fleet.Device, err error) {
 	var own bool
 	err = row.Scan(append([]any{&d.ID, &d.Product, &added, &seen, &d.RunningVersion, &nonce, &d.Clocked, &d.Signed,
 		&d.RollbackWanted, &d.RollbackReason, &sent, &retry, &d.RollbackNumber,
-		&d.StrongestWire, &native, &d.Hardware, &d.Epoch, &d.Sequence, &d.SecurityVersion, &d.ListVersion,
+		&d.StrongestWire, &native, &d.Hardware, &d.Epoch, &d.Sequence, &d.SecurityVersion, &d.ListVersion, &d.Slots, &d.RunningSlot,
 		&own, &d.NativeKeys}, more...)...)
 	d.AddedAt, d.LastSeen = fromMicros(added), fromMicros(seen)
 	d.RollbackSentAt, d.RetryAt = fromMicros(sent), fromMicros(retry)

@@ -1,14 +1,17 @@
 package sqlite
 
 import (
+	"crypto/ed25519"
+	"crypto/sha256"
 	"database/sql"
-	"io/fs"
+	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 
-	"github.com/pressly/goose/v3"
-
+	"github.com/runnel-fota/runnel/core/manifest"
 	"github.com/runnel-fota/runnel/internal/fleet"
+	"github.com/runnel-fota/runnel/release"
 )
 
 // upTo makes the file of an older program.
@@ -21,11 +24,7 @@ func upTo(t *testing.T, dir string, version int64, statements ...string) {
 	}
 	defer db.Close()
 	db.SetMaxOpenConns(1)
-	files, err := fs.Sub(migrationFiles, "migrations")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, files, goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
+	p, err := migrations(db)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,5 +107,111 @@ func TestManifestsStay(t *testing.T) {
 	var n int
 	if err := s.readers.row(ctx, "SELECT count(*) FROM manifests WHERE kind = 'keylist' AND sequence = 1 AND length(digest) = 32").Scan(&n); err != nil || n != 1 {
 		t.Errorf("%d rows, %v", n, err)
+	}
+}
+
+// Signed releases of before come up with the slots of their manifests, and take
+// builds beside them.
+func TestMigrateSlots(t *testing.T) {
+	dir := t.TempDir()
+	slot := uint8(1)
+	seed := sha256.Sum256([]byte("runnel test key, known to everybody: release"))
+	var statements []string
+	envelopes := map[int64][]byte{}
+	for id, of := range map[int64]*uint8{3: nil, 4: &slot} {
+		m := &release.Manifest{Product: "p", Hardware: [][]byte{[]byte("r2")}, Version: fmt.Sprint(id), Epoch: 1, Sequence: uint32(id), Confirm: release.Confirm{Seconds: 60},
+			Image: release.Image{Format: manifest.FormatRaw, Size: 5000, Digest: release.Hash{byte(id)}, Slot: of, Streams: []release.Raw{{Chunk: 1024}}}}
+		p, err := m.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if envelopes[id], err = release.Sign(ctx, manifest.KindManifest, p, release.NewKeySigner(ed25519.NewKeyFromSeed(seed[:]))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	envelopes[5] = []byte("no manifest")
+	for id, e := range envelopes {
+		sum := sha256.Sum256(e)
+		statements = append(statements,
+			fmt.Sprintf("INSERT INTO manifests (digest, kind, envelope, product, version, epoch, sequence, security_version, image_digest, added_at) VALUES (x'%x', 'manifest', x'%x', 'p', '%d', 1, %d, 0, x'', 1)", sum, e, id, id),
+			fmt.Sprintf(`INSERT INTO releases (id, product, version, digest, size, chip, project, app_version, idf_version, chunk_size, state, published_at, epoch, sequence, hardware, manifest_digest)
+ VALUES (%d, 'p', '%d', x'%02x%062x', 5000, '', '', '', '', 1024, 'published', %d000000, 1, %d, 'r2', x'%x')`, id, id, id, 0, id, id, sum))
+	}
+	statements = append(statements, "INSERT INTO releases (id, product, version, digest, size, chip, project, app_version, idf_version, chunk_size, state, published_at) VALUES (6, 'q', '1', zeroblob(32), 1, '', '', '', '', 1024, 'withdrawn', 6000000)",
+		"INSERT INTO devices (id, product, added_at) VALUES ('a', 'p', 1)",
+		"INSERT INTO deployments VALUES ('a', 4, 'confirmed', 5, 5, 1, '', '', 1, 10, 20)")
+	upTo(t, dir, 3, statements...)
+	s := openAt(t, dir)
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	list, err := s.ListReleases(ctx, "")
+	if err != nil || len(list) != 4 {
+		t.Fatalf("%+v %v", list, err)
+	}
+	for _, r := range list {
+		if r.HasSlot != (r.ID == 4) || r.HasSlot && r.Slot != 1 || r.Version != fmt.Sprint(r.ID) && r.ID != 6 || r.ID != 6 && r.ManifestDigest != sha256.Sum256(envelopes[r.ID]) {
+			t.Errorf("%+v", r)
+		}
+	}
+	if d, err := s.Device(ctx, "a"); err != nil || d.Slots != 0 {
+		t.Errorf("%+v %v", d, err)
+	}
+	if p, err := s.Deployment(ctx, "a"); err != nil || p.ReleaseID != 4 || p.State != fleet.StateConfirmed {
+		t.Errorf("%+v %v", p, err)
+	}
+	build := fleet.Release{Product: "p", Version: "4", ChunkSize: 1024, Epoch: 1, Sequence: 4, Hardware: "r2", HasSlot: true, Image: fleet.Image{Size: 5000, Digest: fleet.Digest{9}}}
+	streams := []fleet.Stream{{Digest: fleet.Digest{1}, Kind: fleet.StreamRaw, Chunk: 1024, Length: 5000}}
+	if r, created, err := s.PublishSigned(ctx, build, []byte("the other slot's"), streams, t0); err != nil || !created || r.ID != 7 {
+		t.Errorf("%+v %v %v", r, created, err)
+	}
+	build.Sequence, build.Version = 3, "3"
+	if _, _, err := s.PublishSigned(ctx, build, []byte("beside one for any"), streams, t0); fleet.CodeOf(err) != fleet.CodeConflict {
+		t.Error(err)
+	}
+	// What the program does not refuse, the table does.
+	err = s.w.Do(ctx, func(t *tx) error {
+		_, err := t.exec("UPDATE releases SET slot = 1 WHERE id = 7")
+		return err
+	})
+	if err == nil {
+		t.Error("two builds are for one slot")
+	}
+	// An older program refuses the file.
+	db, err := sql.Open("sqlite", dsn(filepath.Join(dir, "runnel.db")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if have, want, err := versions(ctx, db); err != nil || have != 5 || want != 5 {
+		t.Errorf("schema %d of %d, %v", have, want, err)
+	}
+}
+
+// A poll's look for the deployment of a release goes by indices, however many there are.
+func TestDeployedBuildPlan(t *testing.T) {
+	s := openAt(t, t.TempDir())
+	defer s.Close()
+	rows, err := s.readers.db.Query("EXPLAIN QUERY PLAN "+deployedBuild, "a", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	n := 0
+	for rows.Next() {
+		var id, parent, unused int
+		var detail string
+		if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
+			t.Fatal(err)
+		}
+		n++
+		if strings.HasPrefix(detail, "SCAN") {
+			t.Error(detail)
+		}
+	}
+	if rows.Err() != nil || n < 3 {
+		t.Errorf("%d lines, %v", n, rows.Err())
 	}
 }

@@ -52,23 +52,29 @@ func (s *Store) NativeKeys(ctx context.Context, device string) (out fleet.Native
 	return out, nil
 }
 
+// deployedBuild is the build of the signed release ?2 that device ?1 spoke of last. The
+// joins are in this order: a release has a few builds, a device may have had many releases.
+const deployedBuild = `SELECT q.release_id FROM releases a
+ CROSS JOIN releases b ON b.product = a.product AND b.epoch = a.epoch AND b.sequence = a.sequence AND b.manifest_digest IS NOT NULL
+ CROSS JOIN deployments q ON q.device = ?1 AND q.release_id = b.id WHERE a.id = ?2 ORDER BY q.proven DESC, q.updated_at DESC, q.release_id DESC LIMIT 1`
+
 // NativePoll implements fleet.NativeDevices: one statement.
 func (s *Store) NativePoll(ctx context.Context, device string, release int64) (fleet.NativeDevice, error) {
 	var out fleet.NativeDevice
 	var p fleet.Deployment
 	var state, reason, version sql.NullString
 	var proven sql.NullBool
-	var started, updated sql.NullInt64
+	var id, started, updated sql.NullInt64
 	d, err := scanDeviceAnd(s.readers.row(ctx, "SELECT "+deviceColumns+`, d.native_boot, d.native_verdict, d.native_keys, (SELECT generation FROM catalogue),
- p.state, p.reason, p.proven, p.started_at, p.updated_at, r.version
- FROM devices d LEFT JOIN deployments p ON p.device = d.id AND p.release_id = ?2 LEFT JOIN releases r ON r.id = p.release_id WHERE d.id = ?1`, device, release),
-		&out.Boot, &out.Verdict, &out.KeysVersion, &out.Generation, &state, &reason, &proven, &started, &updated, &version)
+ p.release_id, p.state, p.reason, p.proven, p.started_at, p.updated_at, r.version
+ FROM devices d LEFT JOIN deployments p ON p.device = d.id AND p.release_id = (`+deployedBuild+`) LEFT JOIN releases r ON r.id = p.release_id WHERE d.id = ?1`, device, release),
+		&out.Boot, &out.Verdict, &out.KeysVersion, &out.Generation, &id, &state, &reason, &proven, &started, &updated, &version)
 	if err != nil {
 		return fleet.NativeDevice{}, wrap("poll", noDevice(err, device))
 	}
 	out.Device = d
 	if state.Valid {
-		p = fleet.Deployment{Device: device, ReleaseID: release, Version: version.String, State: fleet.DeploymentState(state.String), Reason: reason.String,
+		p = fleet.Deployment{Device: device, ReleaseID: id.Int64, Version: version.String, State: fleet.DeploymentState(state.String), Reason: reason.String,
 			Proven: proven.Bool, StartedAt: fromMicros(started.Int64), UpdatedAt: fromMicros(updated.Int64)}
 		out.Deployment = &p
 	}
@@ -85,10 +91,11 @@ func (s *Store) TakePoll(ctx context.Context, c fleet.NativeChange) (taken bool,
 	err = s.w.Do(ctx, func(t *tx) error {
 		n, err := affected(t.exec(`UPDATE devices SET native_nonce = ?1, native_boot = ?2, signed = 1, last_seen = max(last_seen, ?3),
  running_version = ?4, hardware = ?5, epoch = ?6, sequence = ?7, security_version = ?8, list_version = ?9, strongest_wire = ?10, native_verdict = ?11,
+ slots = ?14, running_slot = ?15,
  rollback_sent_at = CASE WHEN ?12 AND rollback_wanted = 1 THEN ?3 ELSE rollback_sent_at END
  WHERE id = ?13 AND native_nonce < ?1`,
 			int64(c.Nonce), c.Boot, micros(c.Now), c.Facts.RunningVersion, fleet.CleanText(c.Facts.Hardware, fleet.MaxText), c.Facts.Epoch, c.Facts.Sequence,
-			c.Facts.SecurityVersion, c.Facts.ListVersion, string(c.Wire), c.Verdict, flag(c.RevertTold), c.Device))
+			c.Facts.SecurityVersion, c.Facts.ListVersion, string(c.Wire), c.Verdict, flag(c.RevertTold), c.Device, c.Facts.Slots, c.Facts.RunningSlot))
 		if err != nil || n == 0 {
 			return err
 		}

@@ -67,9 +67,9 @@ func insertRelease(t *tx, r *fleet.Release, now time.Time) error {
 		manifest = r.ManifestDigest[:]
 	}
 	res, err := t.exec(`INSERT INTO releases (product, version, digest, size, chip, project, app_version, idf_version, chunk_size, state, published_at,
- epoch, sequence, security_version, hardware, manifest_digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+ epoch, sequence, security_version, hardware, manifest_digest, slot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		r.Product, r.Version, im.Digest[:], im.Size, im.Chip, im.Project, im.AppVersion, im.IDFVersion, r.ChunkSize, string(r.State), micros(r.PublishedAt),
-		r.Epoch, r.Sequence, r.SecurityVersion, r.Hardware, manifest)
+		r.Epoch, r.Sequence, r.SecurityVersion, r.Hardware, manifest, slotColumn(*r))
 	if err != nil {
 		return err
 	}
@@ -154,7 +154,8 @@ func listReleases(v *view, product string) ([]fleet.Release, error) {
 	return collect(scanRelease)(v.query("SELECT "+releaseColumns+" FROM releases r WHERE ?1 = '' OR r.product = ?1 ORDER BY r.published_at DESC", product))
 }
 
-// Withdraw implements fleet.Releases.
+// Withdraw implements fleet.Releases: a device says which release it has in progress,
+// not which build, so there is no half of one.
 func (s *Store) Withdraw(ctx context.Context, id int64, now time.Time) (r fleet.Release, err error) {
 	err = s.w.Do(ctx, func(t *tx) error {
 		r, err = scanRelease(t.row("SELECT "+releaseColumns+" FROM releases r WHERE r.id = ?", id))
@@ -164,12 +165,20 @@ func (s *Store) Withdraw(ctx context.Context, id int64, now time.Time) (r fleet.
 		if r.State == fleet.ReleaseWithdrawn {
 			return nil
 		}
-		r.State = fleet.ReleaseWithdrawn
-		if _, err := t.exec("UPDATE releases SET state = 'withdrawn', withdrawn_at = ? WHERE id = ?", micros(now), id); err != nil {
-			return err
+		builds := []fleet.Release{r}
+		if r.Signed() {
+			if builds, err = buildsOf(t, r); err != nil {
+				return err
+			}
 		}
-		if err := addEvent(t, fleet.Event{Time: now, Version: r.Version, Name: fleet.EventWithdrawn, Detail: r.Product + " " + r.Version, Proven: true}); err != nil {
-			return err
+		r.State = fleet.ReleaseWithdrawn
+		for _, b := range builds {
+			if _, err := t.exec("UPDATE releases SET state = 'withdrawn', withdrawn_at = ? WHERE id = ?", micros(now), b.ID); err != nil {
+				return err
+			}
+			if err := addEvent(t, fleet.Event{Time: now, Version: b.Version, Name: fleet.EventWithdrawn, Detail: b.Product + " " + b.Name(), Proven: true}); err != nil {
+				return err
+			}
 		}
 		return s.catalogueChanged(t)
 	})

@@ -61,22 +61,22 @@ func (s *Store) publishSigned(ctx context.Context, r fleet.Release, envelope []b
 				return err
 			}
 		}
-		old, err := scanRelease(t.row("SELECT "+releaseColumns+` FROM releases r
- WHERE r.product = ? AND r.epoch = ? AND r.sequence = ? AND r.manifest_digest IS NOT NULL`, r.Product, r.Epoch, r.Sequence))
-		if err == nil {
-			out = old
-			if err := sameSigned(old, r); err != nil {
-				return err
-			}
+		builds, err := buildsOf(t, r)
+		if err != nil {
+			return err
+		}
+		old, err := fleet.FindBuild(r, builds)
+		if err != nil {
+			return err
+		}
+		if old != nil {
+			out = *old
 			// Patches may be made long after the signing.
-			added, err := insertStreams(t, old, streams)
+			added, err := insertStreams(t, out, streams)
 			if err != nil || added == 0 {
 				return err
 			}
 			return s.catalogueChanged(t)
-		}
-		if !errors.Is(err, sql.ErrNoRows) {
-			return err
 		}
 		if err := otherImage(t, r); err != nil {
 			return err
@@ -109,7 +109,7 @@ func (s *Store) insertSigned(t *tx, r *fleet.Release, envelope []byte, streams [
 		return err
 	}
 	return addEvent(t, fleet.Event{Time: now, Version: r.Version, Name: fleet.EventPublished, Proven: true,
-		Detail: fmt.Sprintf("%s %s, epoch %d, sequence %d, manifest %s", r.Product, r.Version, r.Epoch, r.Sequence, r.ManifestDigest)})
+		Detail: fmt.Sprintf("%s %s, epoch %d, sequence %d, manifest %s", r.Product, r.Name(), r.Epoch, r.Sequence, r.ManifestDigest)})
 }
 
 // insertStreams stores those that are not known yet.
@@ -131,31 +131,24 @@ func insertStreams(t *tx, r fleet.Release, streams []fleet.Stream) (added int64,
 	return added, nil
 }
 
+// buildsOf are the signed releases of r's product, epoch and sequence.
+func buildsOf(t *tx, r fleet.Release) ([]fleet.Release, error) {
+	return collect(scanRelease)(t.query("SELECT "+releaseColumns+` FROM releases r
+ WHERE r.product = ? AND r.epoch = ? AND r.sequence = ? AND r.manifest_digest IS NOT NULL ORDER BY r.slot`, r.Product, r.Epoch, r.Sequence))
+}
+
 // otherImage refuses a version that stands for other bytes already: people would
-// take the one for the other. An image that is issued anew keeps its version.
+// take the one for the other. An image that is issued anew keeps its version, and
+// builds for other slots have it too.
 func otherImage(t *tx, r fleet.Release) error {
 	var n int
-	err := t.row("SELECT count(*) FROM releases WHERE product = ? AND version = ? AND digest != ?", r.Product, r.Version, r.Image.Digest[:]).Scan(&n)
+	err := t.row("SELECT count(*) FROM releases WHERE product = ?1 AND version = ?2 AND digest != ?3 AND (slot = ?4 OR slot = -1 OR ?4 = -1)",
+		r.Product, r.Version, r.Image.Digest[:], slotColumn(r)).Scan(&n)
 	if err == nil && n > 0 {
-		err = &fleet.Error{Code: fleet.CodeConflict, Message: fmt.Sprintf("%s %s is published already, with another image", r.Product, r.Version),
+		err = &fleet.Error{Code: fleet.CodeConflict, Message: fmt.Sprintf("%s %s is published already, with another image", r.Product, r.Name()),
 			Hint: "sign it under another version"}
 	}
 	return err
-}
-
-func sameSigned(old, again fleet.Release) error {
-	e := &fleet.Error{Code: fleet.CodeConflict}
-	switch {
-	case old.ManifestDigest != again.ManifestDigest:
-		e.Message = fmt.Sprintf("sequence %d of %s (epoch %d) is published already, with another manifest", old.Sequence, old.Product, old.Epoch)
-		e.Hint = "sign it with a higher sequence"
-	case old.State != fleet.ReleasePublished:
-		e.Message = fmt.Sprintf("%s %s (sequence %d) was published and withdrawn", old.Product, old.Version, old.Sequence)
-		e.Hint = "issue it anew, with a higher sequence"
-	default:
-		return nil
-	}
-	return e
 }
 
 func sameStream(t *tx, m fleet.Stream) error {

@@ -301,6 +301,15 @@ func (t *tx) row(text string, args ...any) scanner {
 	return s.QueryRow(args...)
 }
 
+// query runs a query; its rows are read to their end before the next statement.
+func (t *tx) query(text string, args ...any) (*sql.Rows, error) {
+	s, err := t.w.stmt(text)
+	if err != nil {
+		return nil, err
+	}
+	return s.Query(args...)
+}
+
 // then runs f after the COMMIT, before the write is answered.
 func (t *tx) then(f func()) { t.q.then = append(t.q.then, f) }
 

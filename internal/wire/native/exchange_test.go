@@ -139,7 +139,13 @@ func (w *rig) ok(_ any, err error) {
 // and 4,096; change may alter the manifest.
 func (w *rig) publish(version string, sequence uint32, change func(*release.Manifest)) fleet.Release {
 	w.t.Helper()
-	image := bytes.Repeat([]byte(version+" "), 5000)[:5000]
+	return w.publishAs(version, version, sequence, change)
+}
+
+// publishAs publishes an image that is filled with content.
+func (w *rig) publishAs(version, content string, sequence uint32, change func(*release.Manifest)) fleet.Release {
+	w.t.Helper()
+	image := bytes.Repeat([]byte(content+" "), 5000)[:5000]
 	m := &release.Manifest{Product: product, Hardware: [][]byte{[]byte("r2")}, Version: version, Epoch: 1, Sequence: sequence, SecurityVersion: 1,
 		Confirm: release.Confirm{Contact: true, Seconds: 300},
 		Image:   release.Image{Component: "app", Format: manifest.FormatRaw, Digest: sha256.Sum256(image), Size: uint32(len(image))}}
@@ -155,8 +161,12 @@ func (w *rig) publish(version string, sequence uint32, change func(*release.Mani
 	if change != nil {
 		change(m)
 	}
-	r, _, err := w.store.PublishSigned(context.Background(), fleet.Release{Product: m.Product, Version: version, ChunkSize: 1024, Epoch: m.Epoch, Sequence: m.Sequence,
-		SecurityVersion: m.SecurityVersion, Hardware: "r2", Image: fleet.Image{Digest: fleet.Digest(m.Image.Digest), Size: int64(len(image))}},
+	rel := fleet.Release{Product: m.Product, Version: version, ChunkSize: 1024, Epoch: m.Epoch, Sequence: m.Sequence,
+		SecurityVersion: m.SecurityVersion, Hardware: "r2", Image: fleet.Image{Digest: fleet.Digest(m.Image.Digest), Size: int64(len(image))}}
+	if s := m.Image.Slot; s != nil {
+		rel.HasSlot, rel.Slot = true, *s
+	}
+	r, _, err := w.store.PublishSigned(context.Background(), rel,
 		w.sign(manifest.KindManifest, m, "release"), streams, w.now())
 	if err != nil {
 		w.t.Fatal(err)

@@ -154,8 +154,9 @@ func (s *Server) read(ctx context.Context, c *caller, m *core.Poll, decode func(
 	if err != nil {
 		return fleet.NativeDevice{}, nil, err
 	}
+	ask := askOf(m)
 	for range tries {
-		candidate := offers.Candidate(c.dev.product, m.Hardware)
+		candidate := offers.Candidate(c.dev.product, ask)
 		state, err := s.c.Devices.NativePoll(ctx, c.dev.id, candidate)
 		if fleet.CodeOf(err) == fleet.CodeNotFound {
 			return state, nil, errWho
@@ -179,7 +180,7 @@ func (s *Server) read(ctx context.Context, c *caller, m *core.Poll, decode func(
 		if offers, err = s.offers.get(ctx, state.Generation); err != nil {
 			return state, nil, err
 		}
-		if offers.Candidate(c.dev.product, m.Hardware) == candidate {
+		if offers.Candidate(c.dev.product, ask) == candidate {
 			return state, offers, nil
 		}
 	}
@@ -212,5 +213,6 @@ func askOf(m *core.Poll) fleet.NativeAsk {
 
 func factsOf(m *core.Poll) fleet.NativeFacts {
 	return fleet.NativeFacts{RunningVersion: fleet.CleanText(string(m.Version), fleet.MaxVersion), Hardware: fleet.HardwareText(m.Hardware),
-		Epoch: m.Epoch, Sequence: m.Sequence, SecurityVersion: m.SecurityVersion, ListVersion: m.ListVersion}
+		Epoch: m.Epoch, Sequence: m.Sequence, SecurityVersion: m.SecurityVersion, ListVersion: m.ListVersion,
+		Slots: int(m.SlotCount), RunningSlot: int(m.Running)}
 }
