@@ -45,7 +45,7 @@ func newDeviceCmd() *cobra.Command {
 			if r.json {
 				return printJSON(w, map[string]any{"device": d, "timeline": append([]client.Event{}, events...), "total": total})
 			}
-			rows := [][]string{{"device", d.ID}, {"product", d.Product}, {"identity", d.Assurance}, {"runs", d.RunningVersion},
+			rows := [][]string{{"device", d.ID}, {"product", d.Product}, {"identity", d.Assurance}, {"runs", runsText(&d)},
 				{"last seen", stampOrNever(d.LastSeen)}, {"nonce", fmt.Sprint(d.Nonce)}}
 			if p := d.Deployment; p != nil {
 				rows = append(rows, []string{"deployment", deploymentText(p)}, []string{"chunks", fmt.Sprintf("%d of %d", p.ChunksReceived, p.ChunksTotal)})
@@ -67,6 +67,17 @@ func newDeviceCmd() *cobra.Command {
 	cmd.Flags().IntVar(&limit, "limit", 50, "how many `lines` of its timeline, 1 to 1000")
 	r.flags(cmd)
 	return cmd
+}
+
+// runsText is the version that a device runs, and from which slot, where it said so.
+func runsText(d *client.Device) string {
+	switch {
+	case d.RunningSlot == nil:
+		return d.RunningVersion
+	case *d.RunningSlot == fleet.FactoryImage:
+		return strings.TrimSpace(d.RunningVersion + " (factory image)")
+	}
+	return strings.TrimSpace(fmt.Sprintf("%s (slot %d of %d)", d.RunningVersion, *d.RunningSlot, d.Slots))
 }
 
 // deviceError says where to look for a device that is not there.

@@ -17,10 +17,11 @@ func newDevicesCmd() *cobra.Command {
 
 --json prints {"devices":[{"id","product","assurance","warning","added_at","last_seen",
 "running_version","nonce","clocked","signed","strongest_wire","native_keys","hardware",
-"epoch","sequence","security_version","list_version","rollback_wanted","rollback_reason",
-"retry_at","deployment":{"release_id","version","state","chunks_received",
+"epoch","sequence","security_version","list_version","slots","running_slot",
+"rollback_wanted","rollback_reason","retry_at","deployment":{"release_id","version","state","chunks_received",
 "chunks_total","verified","boot_status","reason","proven","started_at","updated_at"}}]};
-empty members may be left away. Times are RFC 3339, UTC.`,
+empty members may be left away. A running_slot of 255 is the factory image. Times are
+RFC 3339, UTC.`,
 		Example: "  runnel devices\n  runnel devices add pump-1 --product acme/pump --psk-file key.hex",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -25,21 +25,23 @@ func newReleaseCmd() *cobra.Command {
 	}
 	r.flags(cmd)
 	var product string
+	var slot uint8
 	show := &cobra.Command{
 		Use:   "show VERSION",
 		Short: "Show a release: its manifest, who signed it, its streams",
 		Long: `Shows what a release's manifest says, field by field, which keys signed it, and
 its streams with their digests: devices fetch them as /r1/streams/DIGEST. Of an
 unsigned release it shows what is known of the image. Where a version was issued
-more than once it is the newest.
+more than once it is the newest. Of a release in several builds, one a slot, it shows
+the one that --slot names, or that for the lowest slot, and says which others there are.
 
 --json prints the release as 'runnel releases --json' shows it, and "hardware",
 "manifest":{"product","hardware","version","epoch","sequence","security_version",
 "component","format","chip","image_digest","image_size","slot","address",
-"confirm_contact","confirm_seconds","signed_at"}, "signers":[{"key","listed"}] and
-"streams":[{"kind","chunk","length","root","digest","base"}]. An unsigned one has no
-manifest.`,
-		Example: "  runnel release show 1.2.0\n  runnel release show 1.2.0 --product acme/pump --json",
+"confirm_contact","confirm_seconds","signed_at"}, "signers":[{"key","listed"}],
+"streams":[{"kind","chunk","length","root","digest","base"}] and, where it is built for
+one slot, "builds":[{"slot","id","digest"}]. An unsigned one has no manifest.`,
+		Example: "  runnel release show 1.2.0\n  runnel release show 1.2.0 --product acme/pump --json\n  runnel release show 1.2.0 --slot 1",
 		Args:    exactArgs("VERSION"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := r.client()
@@ -50,7 +52,11 @@ manifest.`,
 			if err != nil {
 				return err
 			}
-			id, err := findRelease(list, args[0])
+			var build *uint8
+			if cmd.Flags().Changed("slot") {
+				build = &slot
+			}
+			id, err := findRelease(list, args[0], build)
 			if err != nil {
 				return err
 			}
@@ -65,12 +71,14 @@ manifest.`,
 		},
 	}
 	show.Flags().StringVar(&product, "product", "", "the `product` that it is of; needed where several have the version")
+	show.Flags().Uint8Var(&slot, "slot", 0, "the `number` of the slot whose build it is (default: the lowest that there is)")
 	cmd.AddCommand(show)
 	return cmd
 }
 
-// findRelease is the newest of a version; list is newest first.
-func findRelease(list []client.Release, version string) (int64, error) {
+// findRelease is the newest of a version, in the build for slot, or for the lowest
+// that there is; list is newest first.
+func findRelease(list []client.Release, version string, slot *uint8) (int64, error) {
 	var found []client.Release
 	for _, l := range list {
 		if l.Version == version {
@@ -85,7 +93,22 @@ func findRelease(list []client.Release, version string) (int64, error) {
 			return 0, usagef("several products have a release %s: %s and %s are two", version, found[0].Product, l.Product).withHint("name one with --product")
 		}
 	}
-	return found[0].ID, nil
+	newest := found[0]
+	for _, l := range found {
+		// An older one with that slot is another release.
+		same := l.Signed && l.Epoch == newest.Epoch && l.Sequence == newest.Sequence
+		switch {
+		case !same || l.Slot == nil:
+		case slot != nil && *l.Slot == *slot:
+			return l.ID, nil
+		case *l.Slot < *newest.Slot:
+			newest = l
+		}
+	}
+	if slot != nil {
+		return 0, &fleet.Error{Code: fleet.CodeNotFound, Message: fmt.Sprintf("release %s has no build for slot %d alone", newest.Version, *slot), Hint: "'runnel releases' lists them"}
+	}
+	return newest.ID, nil
 }
 
 func showRelease(w io.Writer, d *client.ReleaseDetail) error {
@@ -103,6 +126,19 @@ func showRelease(w io.Writer, d *client.ReleaseDetail) error {
 		[]string{"epoch", fmt.Sprint(m.Epoch)}, []string{"sequence", fmt.Sprint(m.Sequence)}, []string{"security version", fmt.Sprint(m.SecurityVersion)},
 		[]string{"component", m.Component + ", format " + m.Format}, []string{"slot", anyOr(m.Slot, "%d")}, []string{"address", anyOr(m.Address, "0x%x")},
 		[]string{"confirm", confirmText(m)})
+	if len(d.Builds) > 0 {
+		var others []string
+		for _, b := range d.Builds {
+			if b.ID != d.ID {
+				others = append(others, fmt.Sprintf("slot %d (release %d)", b.Slot, b.ID))
+			}
+		}
+		text := strings.Join(others, ", ")
+		if text == "" {
+			text = "none: devices that run from this slot get nothing"
+		}
+		rows = append(rows, []string{"other builds", text})
+	}
 	if m.SignedAt != nil {
 		rows = append(rows, []string{"signed at", stamp(*m.SignedAt) + " UTC, says the signer"})
 	}

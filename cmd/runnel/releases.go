@@ -20,8 +20,9 @@ func newReleasesCmd() *cobra.Command {
 
 --json prints {"releases":[{"id","product","version","digest","size","chip","project",
 "app_version","idf_version","chunk_size","chunks","state","published_at","signed",
-"epoch","sequence","security_version","manifest_digest"}]}; a sequence of 0 is that of
-an unsigned release.`,
+"epoch","sequence","security_version","slot","manifest_digest"}]}; a sequence of 0 is
+that of an unsigned release. A release that is linked once a slot has a line for each
+of its builds, and they share their sequence; one without a slot is for any.`,
 		Example: "  runnel releases\n  runnel releases --product acme/pump --json\n  runnel releases withdraw 3",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -40,13 +41,13 @@ an unsigned release.`,
 				fmt.Fprintln(cmd.OutOrStdout(), "no releases; publish one with 'runnel push FILE'")
 				return nil
 			}
-			rows := [][]string{{"ID", "PRODUCT", "VERSION", "CHIP", "SIGNED", "EPOCH", "SEQUENCE", "BYTES", "CHUNKS", "STATE", "PUBLISHED (UTC)", "SHA-256"}}
+			rows := [][]string{{"ID", "PRODUCT", "VERSION", "CHIP", "SIGNED", "EPOCH", "SEQUENCE", "SLOT", "BYTES", "CHUNKS", "STATE", "PUBLISHED (UTC)", "SHA-256"}}
 			for _, l := range list {
-				signed, epoch, sequence := "no", "", ""
+				signed, epoch, sequence, slot := "no", "", "", ""
 				if l.Signed {
-					signed, epoch, sequence = "yes", fmt.Sprint(l.Epoch), fmt.Sprint(l.Sequence)
+					signed, epoch, sequence, slot = "yes", fmt.Sprint(l.Epoch), fmt.Sprint(l.Sequence), anyOr(l.Slot, "%d")
 				}
-				rows = append(rows, []string{fmt.Sprint(l.ID), l.Product, l.Version, l.Chip, signed, epoch, sequence, term.Number(l.Size),
+				rows = append(rows, []string{fmt.Sprint(l.ID), l.Product, l.Version, l.Chip, signed, epoch, sequence, slot, term.Number(l.Size),
 					fmt.Sprintf("%s of %s", term.Number(l.Chunks), term.Number(l.ChunkSize)), l.State, stamp(l.PublishedAt), short(l.Digest)})
 			}
 			return table(cmd.OutOrStdout(), rows)
@@ -58,8 +59,12 @@ an unsigned release.`,
 		Use:     "withdraw ID",
 		Short:   "Offer a release to no device any more",
 		Example: "  runnel releases withdraw 3",
-		Long:    "Withdraws a release by the id that 'runnel releases' shows. Devices that run it keep it.\n\n--json prints the release.",
-		Args:    exactArgs("ID"),
+		Long: `Withdraws a release by the id that 'runnel releases' shows. Devices that run it keep it;
+those that have it in progress drop it. Of a release in several builds, one a slot, all
+are withdrawn with any of them: the same source is in each.
+
+--json prints the release of that id.`,
+		Args: exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := strconv.ParseInt(args[0], 10, 64)
 			if err != nil || id < 1 {
@@ -76,7 +81,16 @@ an unsigned release.`,
 			if r.json {
 				return printJSON(cmd.OutOrStdout(), l)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "withdrew %s %s (release %d)\n", l.Product, l.Version, l.ID)
+			d, err := c.ReleaseDetail(cmd.Context(), l.ID)
+			if err != nil {
+				return err
+			}
+			if len(d.Builds) == 0 {
+				fmt.Fprintf(cmd.OutOrStdout(), "withdrew %s %s (release %d)\n", l.Product, l.Version, l.ID)
+			}
+			for _, b := range d.Builds {
+				fmt.Fprintf(cmd.OutOrStdout(), "withdrew %s %s for slot %d (release %d)\n", l.Product, l.Version, b.Slot, b.ID)
+			}
 			return nil
 		},
 	})

@@ -374,6 +374,12 @@ func showManifest(w io.Writer, m *release.Manifest) {
 	row("security version", "%d", m.SecurityVersion)
 	row("image sha256", "%s", m.Image.Digest)
 	row("size", "%s bytes, %s", term.Number(int64(m.Image.Size)), formatText(&m.Image))
+	if s := m.Image.Slot; s != nil {
+		row("slot", "%d only", *s)
+	}
+	if a := m.Image.Address; a != nil {
+		row("address", "0x%08x only", *a)
+	}
 	row("hardware", "%s", strings.Join(hardwareTexts(m.Hardware), ", "))
 	for _, st := range m.Image.Streams {
 		row("raw stream", "chunks of %d, root %s", st.Chunk, st.Root)

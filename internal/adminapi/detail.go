@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/runnel-fota/runnel/core/manifest"
@@ -55,6 +56,14 @@ type Detail struct {
 	Manifest *Manifest `json:"manifest,omitempty" doc:"absent: unsigned"`
 	Signers  []Signer  `json:"signers"`
 	Streams  []Stream  `json:"streams"`
+	Builds   []Build   `json:"builds,omitempty" doc:"all builds of the release, this one too, by their slots; absent: it is for any slot"`
+}
+
+// Build is one of the builds of a release that is linked once a slot.
+type Build struct {
+	Slot   uint8  `json:"slot"`
+	ID     int64  `json:"id" doc:"the release's"`
+	Digest string `json:"digest" doc:"SHA-256 of the image, 64 hex digits"`
 }
 
 type detailOutput struct{ Body Detail }
@@ -67,6 +76,9 @@ func (s *server) detail(ctx context.Context, id int64) (d Detail, err error) {
 	d = Detail{Release: releaseOf(r), Hardware: r.Hardware, Signers: []Signer{}, Streams: []Stream{}}
 	if !r.Signed() {
 		return d, nil
+	}
+	if d.Builds, err = s.builds(ctx, r); err != nil {
+		return d, err
 	}
 	m, err := s.Signed.Manifest(ctx, r.ManifestDigest)
 	if err != nil {
@@ -91,6 +103,24 @@ func (s *server) detail(ctx context.Context, id int64) (d Detail, err error) {
 		d.Streams = append(d.Streams, o)
 	}
 	return d, nil
+}
+
+// builds are those of r's release, by their slots; nil where r is for any slot.
+func (s *server) builds(ctx context.Context, r fleet.Release) (builds []Build, err error) {
+	if !r.HasSlot {
+		return nil, nil
+	}
+	list, err := s.Releases.ListReleases(ctx, r.Product)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range list {
+		if b.SameRelease(r) {
+			builds = append(builds, Build{Slot: b.Slot, ID: b.ID, Digest: b.Image.Digest.String()})
+		}
+	}
+	slices.SortFunc(builds, func(a, b Build) int { return int(a.Slot) - int(b.Slot) })
+	return builds, nil
 }
 
 // keyList is the newest; nil where there is none.

@@ -40,11 +40,13 @@ type Device struct {
 	Signed         bool        `json:"signed"`
 	StrongestWire  string      `json:"strongest_wire,omitempty" doc:"v1, mac-only or signed: weaker ones are refused under its name" enum:"v1,mac-only,signed"`
 	NativeKeys     int         `json:"native_keys" doc:"how many live: two while one is exchanged"`
-	Hardware       string      `json:"hardware,omitempty" doc:"what it says over the native wire, as the next four"`
+	Hardware       string      `json:"hardware,omitempty" doc:"what it says over the native wire, as the next six"`
 	Epoch          uint32      `json:"epoch,omitempty"`
 	Sequence       uint32      `json:"sequence,omitempty" doc:"of the image that it confirmed last"`
 	SecVersion     uint32      `json:"security_version,omitempty"`
 	ListVersion    uint32      `json:"list_version,omitempty" doc:"of the key list that it holds"`
+	Slots          int         `json:"slots,omitempty" doc:"how many it has; absent: not said"`
+	RunningSlot    *int        `json:"running_slot,omitempty" doc:"which it runs from; 255: its factory image"`
 	RollbackWanted bool        `json:"rollback_wanted"`
 	RollbackReason string      `json:"rollback_reason,omitempty"`
 	RetryAt        *time.Time  `json:"retry_at,omitempty"`
@@ -59,6 +61,9 @@ func deviceOf(d fleet.Device, dep *fleet.Deployment) Device {
 		RollbackWanted: d.RollbackWanted, RollbackReason: d.RollbackReason, RetryAt: when(d.RetryAt),
 		StrongestWire: string(d.StrongestWire), NativeKeys: d.NativeKeys, Hardware: d.Hardware, Epoch: d.Epoch, Sequence: d.Sequence,
 		SecVersion: d.SecurityVersion, ListVersion: d.ListVersion}
+	if d.Slots > 0 {
+		o.RunningSlot, o.Slots = &d.RunningSlot, d.Slots
+	}
 	if d.Assurance == fleet.AssuranceShared {
 		o.Warning = sharedWarning
 	}

@@ -30,10 +30,11 @@ type Release struct {
 	State       string    `json:"state" enum:"published,withdrawn"`
 	PublishedAt time.Time `json:"published_at"`
 
-	Signed          bool   `json:"signed" doc:"it has a manifest; the next four are of that"`
+	Signed          bool   `json:"signed" doc:"it has a manifest; the next five are of that"`
 	Epoch           uint32 `json:"epoch"`
 	Sequence        uint32 `json:"sequence" doc:"0: unsigned"`
 	SecurityVersion uint32 `json:"security_version"`
+	Slot            *uint8 `json:"slot,omitempty" doc:"it is the build for this slot; absent: for any"`
 	ManifestDigest  string `json:"manifest_digest,omitempty" doc:"SHA-256 of its envelope, 64 hex digits"`
 }
 
@@ -42,6 +43,9 @@ func releaseOf(r fleet.Release) Release {
 		Chip: r.Image.Chip, Project: r.Image.Project, AppVersion: r.Image.AppVersion, IDFVersion: r.Image.IDFVersion,
 		ChunkSize: r.ChunkSize, Chunks: r.Chunks(), State: string(r.State), PublishedAt: r.PublishedAt.UTC(),
 		Signed: r.Signed(), Epoch: r.Epoch, Sequence: r.Sequence, SecurityVersion: r.SecurityVersion}
+	if r.HasSlot {
+		o.Slot = &r.Slot
+	}
 	if o.Signed {
 		o.ManifestDigest = r.ManifestDigest.String()
 	}
@@ -197,7 +201,7 @@ func (s *server) releases() {
 		}
 		return &detailOutput{d}, nil
 	})
-	huma.Register(s.api, op("withdraw-release", "POST", "/releases/{id}/withdraw", "Offer it to no device any more"), func(ctx context.Context, in *idInput) (*releaseOutput, error) {
+	huma.Register(s.api, op("withdraw-release", "POST", "/releases/{id}/withdraw", "Offer it to no device any more, in none of its builds"), func(ctx context.Context, in *idInput) (*releaseOutput, error) {
 		r, err := s.Releases.Withdraw(ctx, in.ID, s.Now())
 		if err != nil {
 			return nil, s.fail(ctx, err)

@@ -177,3 +177,74 @@ func TestPolicies(t *testing.T) {
 	w.fails(set(`{"product":"new","allow_v1":"yes"}`), 422, "invalid")
 	w.fails(w.do("POST", "/releases?product=new&version=1", "image", "Content-Type", "application/octet-stream"), 400, "invalid")
 }
+
+// Builds of one release are rows that name each other, and go together.
+func TestBuilds(t *testing.T) {
+	w, _ := signedWorld(t)
+	for slot := range uint8(2) {
+		image := []byte(strings.Repeat(fmt.Sprint("linked for slot ", slot), 300))
+		m := releasetest.Manifest(t, "acme/pump", "1.0", image)
+		address := 0x4000 + 0x20000*uint32(slot)
+		m.Sequence, m.Image.Slot, m.Image.Address = 3, &slot, &address
+		w.ok(w.do("POST", "/releases", string(releasetest.File(t, nil, m, image, nil)), "Content-Type", fileType), 201, fmt.Sprintf(`"sequence":3,"security_version":0,"slot":%d,`, slot))
+		m.SecurityVersion = 1
+		w.fails(w.do("POST", "/releases", string(releasetest.File(t, nil, m, image, nil)), "Content-Type", fileType), 409, "conflict")
+	}
+	var list struct{ Releases []adminapi.Release }
+	get := func(path string, into any) {
+		t.Helper()
+		rec := w.do("GET", path, "")
+		w.ok(rec, 200, "")
+		if err := json.Unmarshal(rec.Body.Bytes(), into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	get("/releases", &list)
+	if len(list.Releases) != 2 || *list.Releases[0].Slot != 1 || *list.Releases[1].Slot != 0 {
+		t.Fatalf("%+v", list)
+	}
+	for id := range 2 {
+		var d adminapi.Detail
+		get(fmt.Sprint("/releases/", id+1), &d)
+		if len(d.Builds) != 2 || d.Builds[0] != (adminapi.Build{Slot: 0, ID: 1, Digest: list.Releases[1].Digest}) || d.Builds[1] != (adminapi.Build{Slot: 1, ID: 2, Digest: list.Releases[0].Digest}) ||
+			int(*d.Manifest.Slot) != id || *d.Manifest.Address != 0x4000+0x20000*uint32(id) || int(*d.Slot) != id {
+			t.Errorf("%+v", d)
+		}
+	}
+	w.ok(w.do("POST", "/releases/2/withdraw", ""), 200, `"state":"withdrawn"`)
+	get("/releases", &list)
+	for _, r := range list.Releases {
+		if r.State != "withdrawn" {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
+// Where a device runs from is shown once it said so.
+func TestRunningSlot(t *testing.T) {
+	w := newWorld(t, nil)
+	if err := w.store.AddNativeDevice(t.Context(), fleet.Device{ID: "pump-1"}, fleet.Key{1}, nil, t0); err != nil {
+		t.Fatal(err)
+	}
+	show := func() adminapi.Device {
+		t.Helper()
+		var d adminapi.Device
+		rec := w.do("GET", "/devices/pump-1", "")
+		w.ok(rec, 200, "")
+		if err := json.Unmarshal(rec.Body.Bytes(), &d); err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	if d := show(); d.Slots != 0 || d.RunningSlot != nil {
+		t.Errorf("%+v", d)
+	}
+	for i, running := range []int{0, 1, fleet.FactoryImage} {
+		if _, err := w.store.TakePoll(t.Context(), fleet.NativeChange{Device: "pump-1", Nonce: uint64(i + 1), Now: t0, Facts: fleet.NativeFacts{Slots: 2, RunningSlot: running}}); err != nil {
+			t.Fatal(err)
+		}
+		if d := show(); d.Slots != 2 || d.RunningSlot == nil || *d.RunningSlot != running {
+			t.Errorf("%+v", d)
+		}
+	}
+}

@@ -86,6 +86,7 @@ type Release struct {
 	Epoch           uint32 `json:"epoch"`
 	Sequence        uint32 `json:"sequence"` // 0: unsigned
 	SecurityVersion uint32 `json:"security_version"`
+	Slot            *uint8 `json:"slot,omitempty"` // it is the build for this slot; nil: for any
 	ManifestDigest  string `json:"manifest_digest,omitempty"`
 }
 
@@ -130,6 +131,8 @@ type Device struct {
 	Sequence       uint32      `json:"sequence,omitempty"`
 	SecVersion     uint32      `json:"security_version,omitempty"`
 	ListVersion    uint32      `json:"list_version,omitempty"`
+	Slots          int         `json:"slots,omitempty"`        // how many it has; 0: not said
+	RunningSlot    *int        `json:"running_slot,omitempty"` // 255: its factory image
 	RollbackWanted bool        `json:"rollback_wanted"`
 	RollbackReason string      `json:"rollback_reason,omitempty"`
 	RetryAt        *time.Time  `json:"retry_at,omitempty"`

@@ -52,6 +52,14 @@ type ReleaseDetail struct {
 	Manifest *Manifest `json:"manifest,omitempty"` // nil: unsigned
 	Signers  []Signer  `json:"signers"`
 	Streams  []Stream  `json:"streams"`
+	Builds   []Build   `json:"builds,omitempty"` // all of them, by their slots; nil: for any slot
+}
+
+// Build is one of the builds of a release that is linked once a slot.
+type Build struct {
+	Slot   uint8  `json:"slot"`
+	ID     int64  `json:"id"`
+	Digest string `json:"digest"`
 }
 
 // upload sends size bytes of body to be published.
