@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"os"
 
@@ -382,44 +381,4 @@ func (e *espCheck) end() error {
 
 func (e *espCheck) wrap(err error) error {
 	return fmt.Errorf("%s: %w, at offset %d of the image", nameImage, err, e.c.Offset())
-}
-
-// CheckImage reads an image of an unknown format: an ESP-IDF app image, which
-// must be a good one, or anything else. It answers its digest and size.
-func CheckImage(r io.Reader) (im Image, err error) {
-	var h hash.Hash = sha256.New()
-	var e espCheck
-	var size int64
-	buf := make([]byte, 64<<10)
-	for {
-		n, readErr := r.Read(buf)
-		if size == 0 && n > 0 {
-			e.on = buf[0] == esp32.ImageMagic
-			e.c.Begin(esp32.AnyChip, maxImage)
-		}
-		h.Write(buf[:n])
-		if size += int64(n); size > maxImage {
-			return im, fmt.Errorf("the image is larger than %d bytes", maxImage)
-		}
-		if err := e.write(buf[:n]); err != nil {
-			return im, err
-		}
-		if readErr == io.EOF {
-			break
-		}
-		if readErr != nil {
-			return im, readErr
-		}
-	}
-	if size == 0 {
-		return im, errors.New("the image is empty")
-	}
-	if err := e.end(); err != nil {
-		return im, err
-	}
-	im = Image{Format: manifest.FormatRaw, Digest: Hash(h.Sum(nil)), Size: uint32(size)}
-	if e.on {
-		im.Format, im.Chip = manifest.FormatESP, e.c.Chip()
-	}
-	return im, nil
 }
