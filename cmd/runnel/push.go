@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -25,13 +24,15 @@ func newPushCmd() *cobra.Command {
 	var product, version string
 	var chunkSize int
 	cmd := &cobra.Command{
-		Use:   "push FILE",
+		Use:   "push FILE...",
 		Short: "Check a release file or an image, and publish it",
 		Long: `Publishes a release file, which 'runnel sign' makes: it says its product and version
 itself. The server checks signatures by its key list; a key list in the file that
 follows that one is taken too. A server that holds none yet takes the file's, and
 you are told whose roots it believes from then on ('runnel keys publish --root' is
-for who wants them compared first).
+for who wants them compared first). Several release files are published one after
+the other, once all of them were found good: the builds of a release that is linked
+once a slot belong into one call. A device gets the one for the slot that it writes to.
 
 Any other file is an image, and published without a signature: for products that
 are not signed. Magic, chip, segments, checksum and appended SHA-256 are checked as
@@ -39,18 +40,28 @@ the bootloader would. A bad file is refused with what is wrong and where, and le
 nothing behind. The same file again is no error. Where the upload takes long, a
 terminal shows how far it is.
 
---json prints {"release":{...},"created":bool,"warning"}; the release is as
-'runnel releases --json' shows it.`,
-		Example: "  runnel push pump-1.2.0.runnel\n  runnel push build/firmware.bin --product acme/pump --version 1.2.0\n  runnel push firmware.bin --product acme/pump --version 1.2.1 --chunk-size 4096 --json",
-		Args:    exactArgs("FILE"),
+--json prints {"release":{...},"created":bool,"warning"}, for each file; the release is
+as 'runnel releases --json' shows it.`,
+		Example: "  runnel push pump-1.2.0.runnel\n  runnel push pump-1.4.0-slot0.runnel pump-1.4.0-slot1.runnel\n  runnel push build/firmware.bin --product acme/pump --version 1.2.0\n  runnel push firmware.bin --product acme/pump --version 1.2.1 --chunk-size 4096 --json",
+		Args: func(cmd *cobra.Command, args []string) error {
+			return exactArgs("FILE")(cmd, args[:min(len(args), 1)])
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, name := range args[1:] {
+				if _, err := os.Stat(name); err != nil {
+					return err
+				}
+				if !isReleaseFile(name) || !isReleaseFile(args[0]) {
+					return usagef("several files are pushed at once where all are release files")
+				}
+			}
 			if isReleaseFile(args[0]) {
 				for _, name := range []string{"product", "version", "chunk-size"} {
 					if cmd.Flags().Changed(name) {
 						return usagef("--%s is for images: %s is a release file, which says it itself", name, args[0])
 					}
 				}
-				return pushRelease(cmd, r, args[0])
+				return pushReleases(cmd, r, args)
 			}
 			for _, name := range []string{"product", "version"} {
 				if !cmd.Flags().Changed(name) {
@@ -107,76 +118,6 @@ func isReleaseFile(name string) bool {
 	return release.IsFile(head[:n])
 }
 
-// pushRelease publishes a release file. All but who signed it is checked here
-// too: what was cut or altered on a disk need not travel.
-func pushRelease(cmd *cobra.Command, r *remote, name string) error {
-	c, err := r.client()
-	if err != nil {
-		return err
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	whole, err := release.Verify(cmd.Context(), f, nil, release.Options{Unsigned: true})
-	if err != nil {
-		return hinted(fmt.Errorf("%s: %w", name, err), "it was cut or altered: copy it again, or sign it again")
-	}
-	if err := pinFirst(cmd, c, f, whole.KeyList); err != nil {
-		return err
-	}
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	p, err := sendFile(cmd, r, f, st.Size(), func(up io.Reader) (client.Published, error) {
-		return c.PublishRelease(cmd.Context(), up, st.Size())
-	})
-	if err != nil {
-		return err
-	}
-	return showPublished(cmd, r, p)
-}
-
-// pinFirst gives a server that holds no key list that of the release file, and says
-// in so many words whose roots the server believes from then on. It is the operator's
-// word, by an operator's token; devices have roots of their own and don't hear of it.
-// 'runnel keys publish --root' is for who wants the roots compared first.
-func pinFirst(cmd *cobra.Command, c *client.Client, f io.ReadSeeker, list []byte) error {
-	held, err := c.KeyLists(cmd.Context())
-	if err != nil || len(held) > 0 || list == nil {
-		return err
-	}
-	e, err := release.ParseEnvelope(slices.Clone(list))
-	if err != nil {
-		return err
-	}
-	l, err := release.DecodeKeyList(e.Payload)
-	if err != nil {
-		return err
-	}
-	own, err := release.TrustRoots(l.Generation, l.M, l.Roots...)
-	if err != nil {
-		return err
-	}
-	own.ThrowAway = true // the server has the last word on keys of a demo
-	// Nothing is pinned by a file that would be refused then.
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	if _, err := release.Verify(cmd.Context(), f, own, release.Options{}); err != nil {
-		return err
-	}
-	if _, _, err := c.PublishKeyList(cmd.Context(), list); err != nil {
-		return err
-	}
-	for _, r := range l.Roots {
-		warn(cmd, fmt.Sprintf("the server held no key list: from now on it believes root %s, as version %d of the list in this file says; compare it with yours ('runnel keys list')", release.KeyName(r), l.Version))
-	}
-	return nil
-}
-
 // sendFile sends a file from its beginning, and shows a person how far it is.
 func sendFile(cmd *cobra.Command, r *remote, f io.ReadSeeker, size int64, send func(io.Reader) (client.Published, error)) (client.Published, error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
@@ -200,7 +141,11 @@ func showPublished(cmd *cobra.Command, r *remote, p client.Published) error {
 		word = "already published:"
 	}
 	l := p.Release
-	fmt.Fprintf(out, "%s %s %s (release %d): %s bytes, %s chunks of %s\n", word, l.Product, l.Version, l.ID,
+	name := l.Version
+	if l.Slot != nil {
+		name += fmt.Sprintf(" for slot %d", *l.Slot)
+	}
+	fmt.Fprintf(out, "%s %s %s (release %d): %s bytes, %s chunks of %s\n", word, l.Product, name, l.ID,
 		term.Number(l.Size), term.Number(l.Chunks), term.Number(l.ChunkSize))
 	if l.Signed {
 		fmt.Fprintf(out, "signed: epoch %d, sequence %d, security version %d, manifest %s\n", l.Epoch, l.Sequence, l.SecurityVersion, l.ManifestDigest)

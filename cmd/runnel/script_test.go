@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"crypto/ed25519"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/esp32"
 	"github.com/runnel-fota/runnel/release"
 	"github.com/runnel-fota/runnel/sim/board"
@@ -48,6 +51,7 @@ func testSigner() {
 // beside runnel and the program testsigner:
 //
 //	image FILE VERSION BEHAVIOUR [SIZE]   builds an app image
+//	rawimage FILE ADDRESS TEXT            builds a raw image that runs at an address
 //	server [flag ...]                     starts a server; sets RUNNEL_SERVER and RUNNEL_TOKEN
 //	shutdown                              ends it as an operator would (SIGTERM); stop ends the script
 //	crash                                 ends it as a power cut would (SIGKILL)
@@ -63,6 +67,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"image":    scriptImage,
+			"rawimage": scriptRawImage,
 			"server":   s.start,
 			"shutdown": func(ts *testscript.TestScript, _ bool, _ []string) { s.end(ts, syscall.SIGTERM) },
 			"crash":    func(ts *testscript.TestScript, _ bool, _ []string) { s.end(ts, syscall.SIGKILL) },
@@ -85,6 +90,24 @@ func scriptImage(ts *testscript.TestScript, _ bool, args []string) {
 	img, err := board.BuildImage(board.ImageSpec{Size: size, Chip: esp32.ChipESP32, Project: "script", Version: args[1],
 		Behave: board.Behaviour(args[2]), Seed: 1})
 	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), img, 0o644))
+}
+
+func scriptRawImage(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("rawimage FILE ADDRESS TEXT")
+	}
+	at, err := strconv.ParseUint(args[1], 0, 32)
+	ts.Check(err)
+	img := make([]byte, boot.RawHeaderSize, 4<<10)
+	for len(img) < cap(img)-len(args[2]) {
+		img = append(img, args[2]...)
+	}
+	le := binary.LittleEndian
+	le.PutUint32(img[12:], uint32(at))
+	le.PutUint32(img[16:], uint32(at)+boot.RawHeaderSize|1)
+	le.PutUint32(img[20:], 0x20002000)
+	ts.Check(boot.SealRaw(img))
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), img, 0o644))
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -25,6 +26,8 @@ type signing struct {
 	after, add, reissue         string
 	sequence, security          uint32
 	confirm                     uint32
+	slot                        uint8
+	address, format             string
 	chunks                      []uint
 	hardware                    []string
 	noContact, yes, force       bool
@@ -48,9 +51,15 @@ A device takes a release whose sequence is above that of the one it has confirme
 --reissue OLD.runnel signs old bytes with a higher sequence: the way back to them.
 Without a terminal to ask on, --yes is needed.
 
+An image that runs at one address only, as on a Cortex-M0, is linked once for each
+slot: sign each build with its --slot, under one version and one sequence (the same
+--after does that), and push them together. A raw image with Runnel's header says its
+address itself.
+
 Times: the manifest says when it was signed, SOURCE_DATE_EPOCH if that is set.`,
 		Example: `  runnel sign firmware.bin --product acme/pump --version 1.2.0 --sequence 1 --key keys/release.key -o pump-1.2.0.runnel
   runnel sign firmware.bin --after pump-1.2.0.runnel --version 1.3.0 --key keys/release.key -o pump-1.3.0.runnel
+  runnel sign slot0.bin --slot 0 --format raw --after pump-1.3.0-slot0.runnel --version 1.4.0 --key keys/release.key -o pump-1.4.0-slot0.runnel
   runnel sign --add pump-1.3.0.runnel --key bob.key
   runnel sign --reissue pump-1.2.0.runnel --after pump-1.3.0.runnel --key keys/release.key -o back.runnel`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -79,6 +88,9 @@ Times: the manifest says when it was signed, SOURCE_DATE_EPOCH if that is set.`,
 	f.Uint32Var(&s.sequence, "sequence", 0, "`number` from 1, above that of every release of the product before")
 	f.StringVar(&s.list, "keylist", "", "`file` with the key list (default: the newer of keylist.cose beside the key and that in the old file)")
 	f.StringArrayVar(&s.hardware, "hardware", nil, "`name` of the hardware, or 0x and hex digits; may be repeated (default: the chip of an ESP image, e.g. esp32c3)")
+	f.Uint8Var(&s.slot, "slot", 0, "the `number` of the only slot that it may go into, 0 to 15 (default: any)")
+	f.StringVar(&s.address, "address", "", "the only flash `address` that it may be loaded to, e.g. 0x08004000; with --slot (default: what the image's header says, else any)")
+	f.StringVar(&s.format, "format", "", "`format` of the image, esp or raw (default: esp where it begins like an ESP-IDF app image)")
 	f.Uint32Var(&s.security, "security-version", 0, "`number` below which devices take nothing once this is confirmed (default: the key list's floor)")
 	f.UintSliceVar(&s.chunks, "chunk-size", []uint{signChunk}, "`bytes` in a chunk, a power of two from 256 to 16384; may be given twice")
 	f.Uint32Var(&s.confirm, "confirm-seconds", signConfirm, "`seconds` that a trial may take, 10 to 86400")
@@ -97,7 +109,7 @@ Times: the manifest says when it was signed, SOURCE_DATE_EPOCH if that is set.`,
 func (s *signing) check() error {
 	given := s.cmd.Flags().Changed
 	if s.add != "" {
-		for _, f := range []string{"product", "version", "sequence", "keylist", "hardware", "security-version", "chunk-size", "confirm-seconds", "no-contact", "after", "reissue"} {
+		for _, f := range []string{"product", "version", "sequence", "keylist", "hardware", "slot", "address", "format", "security-version", "chunk-size", "confirm-seconds", "no-contact", "after", "reissue"} {
 			if given(f) {
 				return usagef("--add adds a signature and changes nothing: --%s does not go with it", f)
 			}
@@ -108,7 +120,7 @@ func (s *signing) check() error {
 		return usagef("--output is missing").withHint("name the release file to write: -o NAME.runnel")
 	}
 	if s.reissue != "" {
-		for _, f := range []string{"product", "hardware", "chunk-size"} {
+		for _, f := range []string{"product", "hardware", "slot", "address", "format", "chunk-size"} {
 			if given(f) {
 				return usagef("--reissue takes the old bytes: --%s does not go with it", f)
 			}
@@ -158,8 +170,62 @@ func (s *signing) checkNumbers() error {
 			return usagef("%s exists", s.out).withHint("--force writes over it")
 		}
 	}
-	_, err := parseHardware(s.hardware)
+	if _, err := parseHardware(s.hardware); err != nil {
+		return err
+	}
+	return s.checkPlace()
+}
+
+// checkPlace judges --slot, --address and --format.
+func (s *signing) checkPlace() error {
+	given := s.cmd.Flags().Changed
+	switch {
+	case s.slot > manifest.MaxSlot:
+		return usagef("--slot %d: it is 0 to %d", s.slot, manifest.MaxSlot)
+	case given("address") && !given("slot"):
+		return usagef("--address goes with --slot: a server knows slots by their numbers")
+	case given("format") && imageFormats[s.format] == 0:
+		return usagef("--format %s: it is esp or raw", s.format)
+	}
+	_, err := s.parseAddress()
 	return err
+}
+
+var imageFormats = map[string]uint8{"esp": manifest.FormatESP, "raw": manifest.FormatRaw}
+
+// parseAddress is what --address says, nil where it was not given.
+func (s *signing) parseAddress() (*uint32, error) {
+	if !s.cmd.Flags().Changed("address") {
+		return nil, nil
+	}
+	v, err := strconv.ParseUint(s.address, 0, 32)
+	if err != nil {
+		return nil, usagef("--address %s is no 32-bit address", s.address).withHint("write it like 0x08004000")
+	}
+	a := uint32(v)
+	return &a, nil
+}
+
+// place says where an image may go: into the slot that was named, at the address that
+// it is linked for.
+func (s *signing) place(path string, im *release.Image) error {
+	linked := im.Address // by its header
+	if !s.cmd.Flags().Changed("slot") {
+		if linked != nil {
+			return usagef("%s runs at 0x%08x only: --slot is missing", path, *linked).withHint("say which slot lies there, and sign a build for each slot")
+		}
+		return nil
+	}
+	im.Slot = &s.slot
+	a, err := s.parseAddress()
+	if err != nil || a == nil {
+		return err
+	}
+	if linked != nil && *linked != *a {
+		return usagef("--address 0x%08x: %s is linked to run at 0x%08x", *a, path, *linked)
+	}
+	im.Address = a
+	return nil
 }
 
 func parseHardware(list []string) ([][]byte, error) {

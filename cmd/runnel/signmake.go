@@ -61,9 +61,12 @@ func (s *signing) fresh(path string) error {
 		return err
 	}
 	defer f.Close()
-	im, err := release.CheckImage(f)
+	im, err := release.CheckImageAs(f, imageFormats[s.format])
 	if err != nil {
 		return hinted(fmt.Errorf("%s: %w", path, err), "'runnel inspect' shows what the file holds")
+	}
+	if err := s.place(path, &im); err != nil {
+		return err
 	}
 	m := &release.Manifest{Product: s.product, Version: s.version, Sequence: s.sequence, SecurityVersion: s.security, Image: im,
 		Confirm: release.Confirm{Contact: !s.noContact, Seconds: s.confirm}}
@@ -151,7 +154,15 @@ func (s *signing) fromLast(m *release.Manifest, chunks []uint32) ([]uint32, erro
 			chunks = append(chunks, st.Chunk)
 		}
 	}
-	m.Image.Slot, m.Image.Address = l.Image.Slot, l.Image.Address
+	if l.Image.Slot != nil {
+		// Which slot this image is linked for nobody can tell from the last one.
+		if m.Image.Slot == nil {
+			return nil, usagef("%s is for slot %d only: --slot is missing", s.after, *l.Image.Slot).withHint("say which slot this image is linked for")
+		}
+		if m.Image.Address == nil && *m.Image.Slot == *l.Image.Slot {
+			m.Image.Address = l.Image.Address
+		}
+	}
 	return chunks, s.keyList(last.KeyList)
 }
 
