@@ -103,7 +103,7 @@ func TestMalformedCalls(t *testing.T) {
 			t.Errorf("request %s: %v", name, e)
 		}
 	}
-	for name, p := range map[string]string{"empty": "", "cut": "\x00\x00\x00\x00\x01", "none": "\x00\x00\x00\x00\x00\x00", "too-many": "\x00\x00\x00\x00\x01\x04",
+	for name, p := range map[string]string{"empty": "", "cut": "\x00\x00\x00\x00\x01", "none": "\x00\x00\x00\x00\x00\x00", "too-many": "\x00\x00\x00\x00\x41\x04",
 		"longer": "\x00\x00\x00\x00\x01\x00\x00"} {
 		if _, _, e := DecodeRead([]byte(p)); e != ErrForm {
 			t.Errorf("read %s: %v", name, e)

@@ -18,7 +18,7 @@ const (
 	HeaderSize = 4    // op, sequence, session
 	CRCSize    = 4    // behind the payload
 	MaxPayload = 1280 // a message of 1 KiB, its target, and what is said of both
-	MaxRead    = 1024 // of a body in one answer
+	MaxRead    = 1088 // of a body in one answer: a record with a chunk of 1 KiB
 	MaxContent = HeaderSize + MaxPayload
 
 	// MaxField: target, device, nonce, timestamp and MAC of a request, each.

@@ -80,7 +80,7 @@ func TestVectorsBoard(t *testing.T) {
 		h != (Head{Status: 206, Coded: true, From: 1056, To: 0xC0DBDCDD, Total: 0xC0DBDCDE}) {
 		t.Fatalf("%+v, %v", h, c.Fault)
 	}
-	var p [MaxRead]byte
+	var p [1024]byte
 	if n, end, ok := c.Read(p[:]); n != 40 || end || !ok || p[0] != 0xB8 || p[39] != 0xDF {
 		t.Fatal(n, end, c.Fault)
 	}
