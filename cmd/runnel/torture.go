@@ -37,7 +37,7 @@ Nothing is written to disk, and nothing is sent anywhere. It stops by itself.
 
 A failure prints an id; --replay with that id runs it again and tells every step.
 --sweep leaves nothing to chance: one cut at every flash operation in every way, on all
-scenarios and geometries, two in a row on the tiny one, and flash that lies.
+scenarios and geometries, two in a row on the tiny one of each kind of board, and flash that lies.
 
 --json prints one object an event: "failure" (id, kind, reason), with --sweep "row" for
 each scenario and geometry, and "summary" as the last.`,
@@ -215,7 +215,8 @@ erases        %.2f for each that an update needs
 	return nil
 }
 
-// sweepAll is depth 1 on everything, depth 2 on the tiny chip, and flash that lies.
+// sweepAll is depth 1 on everything, depth 2 and flash that lies on the tiny chip of each
+// kind of board.
 func (f *tortureFlags) sweepAll(ctx context.Context, out io.Writer) error {
 	f.seed = max(f.seed, 1)
 	start := time.Now()
@@ -244,7 +245,7 @@ func (f *tortureFlags) sweepAll(ctx context.Context, out io.Writer) error {
 			return err
 		}
 		depth, what := 1, "1 cut"
-		if p.g.Name == crash.DeepGeometry {
+		if p.g.Deep() {
 			depth, what = 2, "2 cuts"
 			l := set.SweepLies(ctx)
 			row("faults", &l.Row, l.Faults)

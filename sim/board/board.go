@@ -1,6 +1,7 @@
 // Package board is a virtual ESP32: its whole flash is one sim/nor chip, byte for
 // byte what the real one would hold. Boot does what ESP-IDF's bootloader does with
-// it; Run is the application, whose only work is the updater of core/device.
+// it; Run is the application, whose only work is the updater of core/device. With
+// Board.Own it is a board whose boot stage is ours.
 package board
 
 import (
@@ -24,6 +25,9 @@ type Board struct {
 	ChipID uint16
 	// NoRollback: a bootloader built without CONFIG_BOOTLOADER_APP_ROLLBACK_ENABLE.
 	NoRollback bool
+	// Own, if not nil, is how the flash of a board is cut up whose boot stage is ours:
+	// its records are where an ESP32 has otadata. No partition table is in flash.
+	Own *esp32.Table
 	// OnBoot, if not nil, is called by Boot before it looks at flash.
 	OnBoot func()
 }
@@ -58,6 +62,9 @@ func DefaultTable() esp32.Table {
 
 // Write puts a layout into the chip, as a flasher tool would.
 func (b *Board) Write(l Layout) error {
+	if b.Own != nil {
+		return b.writeOwn(l.App)
+	}
 	var table [esp32.TableSize]byte
 	if err := l.Table.Encode(&table); err != nil {
 		return err
@@ -115,6 +122,9 @@ func pad16(p []byte) []byte {
 
 // Table reads the partition table.
 func (b *Board) Table() (esp32.Table, error) {
+	if b.Own != nil {
+		return *b.Own, nil
+	}
 	var raw [esp32.TableSize]byte
 	var t esp32.Table
 	if err := b.Chip.ReadAt(raw[:], esp32.TableOffset); err != nil {
@@ -178,10 +188,14 @@ var (
 	ErrOTADataSize = errors.New("the otadata partition is too small for two records: the board resets for ever")
 )
 
-// Boot does what ESP-IDF's bootloader does, its writes to otadata included.
+// Boot does what ESP-IDF's bootloader does, its writes to otadata included; or what our
+// boot stage does.
 func (b *Board) Boot() (Boot, error) {
 	if b.OnBoot != nil {
 		b.OnBoot()
+	}
+	if b.Own != nil {
+		return b.bootOwn()
 	}
 	var out Boot
 	say := func(f string, args ...any) { out.Steps = append(out.Steps, fmt.Sprintf(f, args...)) }

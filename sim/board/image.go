@@ -53,6 +53,7 @@ type ImageSpec struct {
 	Project string
 	Version string
 	Behave  Behaviour // "" is ok
+	Raw     bool      // for a board whose boot stage is ours
 	// Seed of the content. Images of one seed and different versions share most of
 	// it, as releases do.
 	Seed uint64
@@ -65,8 +66,12 @@ const smallImage = 192 << 10
 const markerSize = 64
 
 // BuildImage makes an app image that ESP-IDF's bootloader would take: header,
-// descriptor, segments that the MMU can map, checksum, appended SHA-256.
+// descriptor, segments that the MMU can map, checksum, appended SHA-256; or a raw one
+// that our boot stage would take.
 func BuildImage(s ImageSpec) ([]byte, error) {
+	if s.Raw {
+		return buildRaw(s)
+	}
 	if s.Size%16 != 0 || s.Size < 1024 || s.Size > 16<<20 {
 		return nil, fmt.Errorf("board: image size %d is not a multiple of 16 from 1024 bytes to 16 MiB", s.Size)
 	}
@@ -166,11 +171,15 @@ func describe(p []byte, s ImageSpec) {
 	put(d.Date[:], "Nov 23 2026")
 	put(d.IDFVersion[:], "v5.5.1")
 	d.Encode((*[esp32.AppDescSize]byte)(p))
-	b := s.Behave
+	putMarker(p[esp32.AppDescSize:], s.Behave)
+}
+
+// putMarker fills markerSize bytes.
+func putMarker(p []byte, b Behaviour) {
 	if b == "" {
 		b = BehaveOK
 	}
-	copy(p[esp32.AppDescSize:esp32.AppDescSize+markerSize], marker+string(b)+"\x00")
+	copy(p[:markerSize], marker+string(b)+"\x00")
 }
 
 // content makes bytes that look like code: words of a small vocabulary, which

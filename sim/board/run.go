@@ -10,6 +10,7 @@ import (
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/device"
 	"github.com/runnel-fota/runnel/core/esp32"
+	"github.com/runnel-fota/runnel/core/flash"
 	"github.com/runnel-fota/runnel/core/state"
 	v1 "github.com/runnel-fota/runnel/core/wire/v1"
 )
@@ -97,6 +98,9 @@ type run struct {
 	up     device.Updater
 	otad   esp32.OTAData
 	check  esp32.ImagePass
+	own    boot.Records // in place of otad and check, where the boot stage is ours
+	raw    boot.RawPass
+	slots  []flash.Area
 	store  state.Sectors
 	wires  wires
 	rng    *rand.Rand
@@ -107,7 +111,9 @@ func (r *run) Millis() uint64                { return r.app.Clock.Millis() }
 func (r *run) Unix() uint32                  { return r.app.Clock.Unix() }
 func (r *run) Random() uint32                { return r.rng.Uint32() }
 func (r *run) ResetReason() boot.ResetReason { return r.reason }
-func (r *run) Bootable(boot.Slot) bool       { return true }
+func (r *run) Bootable(s boot.Slot) bool {
+	return r.b.Own == nil || r.b.verifyRaw(&r.slots[s], false) == nil
+}
 func (r *run) Event(e device.Event) {
 	// What software says without power nobody hears.
 	if r.app.OnEvent != nil && !r.b.Chip.Dead() {
@@ -192,15 +198,12 @@ func (r *run) start(ctx context.Context, bt Boot) (boot.ResetReason, error) {
 	c.Port, c.Slots, c.Chip, c.Image, c.Events = r, slots, b.ChipID, &r.check, r
 	c.HasFactory = t.Find(esp32.TypeApp, esp32.SubtypeFactory) != nil
 	c.PollMillis, c.TrialMillis, c.ReportEvery = r.app.PollMillis, r.app.TrialMillis, r.app.ReportEvery
-	od, err := b.area(&t, esp32.TypeData, esp32.SubtypeOTA)
-	if err != nil {
+	if r.slots = slots; b.Own != nil {
+		c.Image = &r.raw
+	}
+	if c.Boot, err = r.scheme(&t, bt.Running, c.Buffer); err != nil {
 		return 0, err
 	}
-	if r.otad, err = esp32.NewOTAData(od, bt.Running, uint8(len(slots))); err != nil {
-		return 0, fmt.Errorf("this board can't be updated: %w", err)
-	}
-	r.otad.SetRoom(c.Buffer) // which holds nothing while a boot record is written
-	c.Boot = &r.otad
 	if c.Journal, err = b.area(&t, esp32.TypeRunnel, esp32.SubtypeJournal); err != nil {
 		return 0, err
 	}
@@ -215,7 +218,7 @@ func (r *run) start(ctx context.Context, bt Boot) (boot.ResetReason, error) {
 		c.Store = &r.store
 	}
 	if behave == BehaveEarly {
-		if err := r.confirmEarly(); err != nil {
+		if err := confirmEarly(c.Boot); err != nil {
 			return 0, b.power(err)
 		}
 	}
@@ -229,6 +232,28 @@ func (r *run) start(ctx context.Context, bt Boot) (boot.ResetReason, error) {
 		r.app.OnStart(&r.up, bt)
 	}
 	return r.loop(ctx, behave)
+}
+
+// scheme is how the board remembers which slot starts. buf holds nothing while a boot
+// record is written.
+func (r *run) scheme(t *esp32.Table, running boot.Slot, buf []byte) (boot.Scheme, error) {
+	od, err := r.b.area(t, esp32.TypeData, esp32.SubtypeOTA)
+	if err != nil {
+		return nil, err
+	}
+	n := t.Slots()
+	if r.b.Own != nil {
+		if err := boot.NewRecords(&r.own, &od, running, n); err != nil {
+			return nil, fmt.Errorf("this board can't be updated: %w", err)
+		}
+		r.own.SetRoom(buf)
+		return &r.own, nil
+	}
+	if r.otad, err = esp32.NewOTAData(od, running, n); err != nil {
+		return nil, fmt.Errorf("this board can't be updated: %w", err)
+	}
+	r.otad.SetRoom(buf)
+	return &r.otad, nil
 }
 
 // ErrGap: bootloader and updater would mean different slots by the same number.
@@ -247,13 +272,13 @@ func updatable(t *esp32.Table) error {
 const watchdogMillis = 5000
 
 // confirmEarly is what the Arduino core does before setup().
-func (r *run) confirmEarly() error {
-	if err := r.otad.Load(); err != nil {
+func confirmEarly(s boot.Scheme) error {
+	if err := s.Load(); err != nil {
 		return err
 	}
 	for {
-		done, err := r.otad.Step(boot.GoalConfirm, r.otad.Running())
-		if done || errors.Is(err, esp32.ErrNotActive) {
+		done, err := s.Step(boot.GoalConfirm, s.Running())
+		if done || errors.Is(err, esp32.ErrNotActive) || errors.Is(err, boot.ErrNotActive) {
 			return nil
 		}
 		if err != nil {

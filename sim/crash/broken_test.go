@@ -27,6 +27,12 @@ func TestSweepFindsBrokenUpdaters(t *testing.T) {
 		{"staged as if it were confirmed", "native-crash", "tiny", func(*testing.T) func(*device.Config) {
 			return func(c *device.Config) { c.Boot = &rashStage{c.Boot} }
 		}},
+		{"staged as if it were confirmed, under a boot stage of ours", "native-crash", OwnGeometry, func(*testing.T) func(*device.Config) {
+			return func(c *device.Config) { c.Boot = &rashStage{c.Boot} }
+		}},
+		{"the target is not protected, under a boot stage of ours", "native-over-older", OwnGeometry, func(*testing.T) func(*device.Config) {
+			return func(c *device.Config) { c.Boot = &carelessErase{c.Boot} }
+		}},
 		{"no erase where it looks blank", "native-over-older", "tiny", func(t *testing.T) func(*device.Config) {
 			return overFlash(t, true, func(d flash.Device) flash.Device { return &lazyErase{d} })
 		}},
@@ -73,6 +79,16 @@ type rashStage struct{ boot.Scheme }
 func (s *rashStage) Step(goal boot.Goal, slot boot.Slot) (bool, error) {
 	if goal == boot.GoalStage {
 		goal = boot.GoalRevert
+	}
+	return s.Scheme.Step(goal, slot)
+}
+
+// carelessErase stages before the first erase what is to be protected.
+type carelessErase struct{ boot.Scheme }
+
+func (s *carelessErase) Step(goal boot.Goal, slot boot.Slot) (bool, error) {
+	if goal == boot.GoalProtect {
+		goal = boot.GoalStage
 	}
 	return s.Scheme.Step(goal, slot)
 }

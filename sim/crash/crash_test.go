@@ -31,8 +31,9 @@ func TestSweep(t *testing.T) {
 	for _, s := range Scenarios() {
 		for _, g := range Geometries() {
 			plain := strings.HasSuffix(s.Name, "-update")
+			whole := g.Deep() && (!g.own || s.native())
 			switch {
-			case !Fits(s, g), g.Name != "tiny" && !plain, g.Name == "blocks-64k", testing.Short() && (g.Name != "tiny" || !s.native()):
+			case !Fits(s, g), !whole && !plain, g.Name == "blocks-64k", testing.Short() && (!whole || !s.native()):
 				continue
 			}
 			r := setup(t, s.Name, g.Name).Sweep(t.Context(), 1, runtime.GOMAXPROCS(0))
@@ -45,16 +46,18 @@ func TestSweep(t *testing.T) {
 // left alone.
 func TestLies(t *testing.T) {
 	for _, s := range Scenarios() {
-		if testing.Short() && !s.native() {
-			continue
-		}
-		l := setup(t, s.Name, "tiny").SweepLies(t.Context())
-		t.Logf("%-28s %4d faults, %4d absorbed, %4d failed with a reason", s.Name, l.Faults, l.Absorbed, l.Reasons)
-		if l.Faults < int64(2*l.Ops) || l.Absorbed+l.Reasons+l.Failed() != l.Faults {
-			t.Errorf("%s: %d faults at %d operations", s.Name, l.Faults, l.Ops)
-		}
-		for _, f := range l.Failures {
-			t.Error(f)
+		for _, g := range []*Geometry{FindGeometry(DeepGeometry), FindGeometry(OwnGeometry)} {
+			if !Fits(s, g) || !s.native() && (testing.Short() || g.own) {
+				continue
+			}
+			l := setup(t, s.Name, g.Name).SweepLies(t.Context())
+			t.Logf("%-28s %-10s %4d faults, %4d absorbed, %4d failed with a reason", s.Name, g.Name, l.Faults, l.Absorbed, l.Reasons)
+			if l.Faults < int64(2*l.Ops) || l.Absorbed+l.Reasons+l.Failed() != l.Faults {
+				t.Errorf("%s: %d faults at %d operations", s.Name, l.Faults, l.Ops)
+			}
+			for _, f := range l.Failures {
+				t.Error(f)
+			}
 		}
 	}
 }

@@ -17,6 +17,7 @@ type Geometry struct {
 	Image int
 	Chunk int
 
+	own                bool // the boot stage is ours
 	noState, noJournal bool
 	factory            bool
 	only, not          []string // stories; nil: all, none
@@ -29,11 +30,19 @@ const (
 	smallBlock = 8 << 10
 )
 
+// OwnGeometry is that of a board whose boot stage is ours.
+const OwnGeometry = "boot-stage"
+
 // DeepGeometry is small enough for two cuts in a row at all places.
 const DeepGeometry = "tiny"
 
+// Deep says whether two cuts in a row are tried at all places, and every fault.
+func (g *Geometry) Deep() bool { return g.Name == DeepGeometry || g.Name == OwnGeometry }
+
 // Geometries are all there are.
 func Geometries() []*Geometry {
+	// Whatever bootloader it is: but ours has rollback, and no Arduino core knows it.
+	own := []string{"update", "over-older", "newer-midway", "taken-back", "no-boot", "crash", "hang", "self-test", "mute", "revert", "reissue", "key-rotation"}
 	few := []string{"update", "over-older", "newer-midway", "crash", "revert"}
 	g := func(name, says string, change func(*Geometry)) *Geometry {
 		g := &Geometry{Name: name, Says: says, Slots: [2]uint32{smallSlot, smallSlot}, Image: smallImage, Chunk: 1024,
@@ -70,6 +79,13 @@ func Geometries() []*Geometry {
 		g("no-state", "nothing outlives an update but the boot records", func(g *Geometry) {
 			g.noState, g.only = true, []string{"update", "over-older", "newer-midway", "taken-back"}
 		}),
+		g(OwnGeometry, "a boot stage of ours, raw images, sectors of 1 KiB, program unit 4, no block erase", func(g *Geometry) {
+			g.own, g.only = true, own
+			g.Slots, g.Image, g.Chip.EraseSize, g.Chip.BlockEraseSize = [2]uint32{4 << 10, 4 << 10}, 2<<10+20, 1<<10, nor.NoBlocks
+		}),
+		g("boot-stage-unit-256", "a boot stage of ours, sectors of 4 KiB, program unit 256", func(g *Geometry) {
+			g.own, g.only, g.Chip.ProgramSize = true, own, 256
+		}),
 		g("blocks-64k", "slots of 192 KiB, blocks of 64", func(g *Geometry) {
 			g.Chip.BlockEraseSize, g.Slots = 64<<10, [2]uint32{192 << 10, 192 << 10}
 			g.Image, g.Chunk, g.only = 100<<10+512, 4096, []string{"update"}
@@ -97,7 +113,9 @@ func Fits(s *Scenario, g *Geometry) bool {
 }
 
 // Where the partitions of the lab's boards begin.
+// Those of a board whose boot stage is ours begin right behind it.
 const (
+	ownAt     = 4 << 10
 	otadataAt = 0xC000
 	stateAt   = 0xE000
 	appsAt    = 0x10000
@@ -112,7 +130,10 @@ func (g *Geometry) table() (t esp32.Table, size uint32) {
 		t.P[t.N] = p
 		t.N++
 	}
-	const sector, page = esp32.SectorSize, 64 << 10
+	sector, page := g.sector(), uint32(64<<10)
+	if g.own {
+		return g.ownTable()
+	}
 	add("otadata", esp32.TypeData, esp32.SubtypeOTA, otadataAt, 2*sector)
 	if !g.noState {
 		add("rnl_state", esp32.TypeRunnel, esp32.SubtypeState, stateAt, 2*sector)
@@ -135,18 +156,51 @@ func (g *Geometry) table() (t esp32.Table, size uint32) {
 	return t, at
 }
 
+// sector in bytes.
+func (g *Geometry) sector() uint32 {
+	if g.Chip.EraseSize == 0 {
+		return esp32.SectorSize
+	}
+	return g.Chip.EraseSize
+}
+
+// ownTable lays out a board whose boot stage is ours, without a gap.
+func (g *Geometry) ownTable() (t esp32.Table, size uint32) {
+	at := uint32(ownAt)
+	add := func(name string, typ, sub uint8, size uint32) {
+		p := esp32.Partition{Type: typ, Subtype: sub, Offset: at, Size: size}
+		copy(p.Label[:], name)
+		t.P[t.N] = p
+		t.N++
+		at += size
+	}
+	add("boot", esp32.TypeData, esp32.SubtypeOTA, 2*g.sector())
+	if !g.noState {
+		add("rnl_state", esp32.TypeRunnel, esp32.SubtypeState, 2*g.sector())
+	}
+	add("app0", esp32.TypeApp, esp32.SubtypeOTA0, g.Slots[0])
+	add("app1", esp32.TypeApp, esp32.SubtypeOTA0+1, g.Slots[1])
+	if !g.noJournal {
+		add("rnl_journal", esp32.TypeRunnel, esp32.SubtypeJournal, 2*g.sector())
+	}
+	return t, (at + chipUnit - 1) / chipUnit * chipUnit
+}
+
+// chipUnit in bytes: a chip of any whole number of these will do.
+const chipUnit = 4 << 10
+
 // promise is how many bytes may be fetched again after a cut: docs/design/journal.md.
 func (g *Geometry) promise(k board.Kind, whole int64) int64 {
-	step := int64(max(esp32.SectorSize, g.Chunk))
+	step := int64(max(int(g.sector()), g.Chunk))
 	if k == board.V1 {
-		if g.noJournal && g.Image > int(g.Slots[1])-2*esp32.SectorSize {
+		if g.noJournal && g.Image > int(g.Slots[1])-2*int(g.sector()) {
 			return whole // nothing says how far it was
 		}
 		return step
 	}
 	records := step/int64(g.Chunk)*int64(g.Chunk+32) + 32 // what resumes begins with a hash
 	switch {
-	case !g.noJournal || g.Image <= int(g.Slots[1])-2*esp32.SectorSize:
+	case !g.noJournal || g.Image <= int(g.Slots[1])-2*int(g.sector()):
 		return records
 	case g.Chip.Encrypt:
 		return whole // blank can't be told there

@@ -6,7 +6,6 @@ import (
 
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/device"
-	"github.com/runnel-fota/runnel/core/esp32"
 	"github.com/runnel-fota/runnel/core/flash"
 	"github.com/runnel-fota/runnel/sim/nor"
 )
@@ -44,21 +43,22 @@ const (
 	mostWaits     = 1000
 )
 
-// tell has the chip lie. The bootloader's own writes are left alone: what ESP-IDF's
-// does about a failed one is not modelled.
+// tell has the chip lie. Of an ESP32's bootloader the own writes are left alone: what
+// ESP-IDF's does about a failed one is not modelled. Our boot stage is not spared.
 func (w *world) tell(l *lie) {
 	c := w.b.Chip
+	spared := func() bool { return w.starting && !w.set.Geometry.own }
 	c.SetFail(func(op nor.Op) error {
-		here := l.n == l.at && !w.starting
+		here := l.n == l.at && !spared()
 		l.n++
 		if op.Kind == nor.Erase && l.bit >= op.Off && l.bit < op.Off+op.Len && l.fault == BitFlips {
 			l.live = false
 		}
 		switch {
 		case here:
-			l.told, l.sector = true, op.Off/esp32.SectorSize
+			l.told, l.sector = true, op.Off/w.set.Geometry.sector()
 			l.bit, l.live = op.Off+op.Len/2, l.fault >= BitFlips
-		case !l.told || l.fault != WornOut || w.starting || l.sector < op.Off/esp32.SectorSize || l.sector*esp32.SectorSize >= op.Off+op.Len:
+		case !l.told || l.fault != WornOut || spared() || l.sector < op.Off/w.set.Geometry.sector() || l.sector*w.set.Geometry.sector() >= op.Off+op.Len:
 			return nil
 		}
 		if l.fault >= BitFlips {

@@ -60,6 +60,9 @@ type seen struct {
 	nonce  uint64
 	list   uint32
 	bad    []state.BadImage
+
+	recorded bool   // a boot record of ours was in force
+	record   uint32 // its sequence
 }
 
 // look holds an operation that is about to happen against what may be touched now.
@@ -82,6 +85,10 @@ func (w *world) look(op nor.Op) {
 func (w *world) onTrial() bool {
 	if w.running == boot.Factory {
 		return false
+	}
+	if w.set.Geometry.own {
+		r, ok := w.record()
+		return ok && r.States[w.running] == boot.RecordPending
 	}
 	records, _ := w.records()
 	for i := range records {
@@ -107,7 +114,7 @@ func (w *world) records() (e [2]esp32.Entry, stable bool) {
 		agreed := false
 		for n := range reads {
 			var r esp32.Entry
-			if w.b.Chip.ReadAt(r[:], otadataAt+uint32(i)*esp32.SectorSize) != nil {
+			if w.b.Chip.ReadAt(r[:], otadataAt+uint32(i)*w.set.Geometry.sector()) != nil {
 				return e, false
 			}
 			if n == 0 {
@@ -183,14 +190,13 @@ func (w *world) inspect() {
 	}
 }
 
-// inspectRecords holds otadata against the model: what it says starts, a slot that it
-// names is whole, and a trial has a way back.
+// inspectRecords holds the boot records against the model: what they say starts, a slot that
+// they name is whole, and a trial has a way back.
 func (w *world) inspectRecords(runs string) {
-	e, stable := w.records()
-	s := esp32.Select(e[0], e[1], uint32(len(w.set.slots)), w.set.Geometry.factory, false)
-	says := boot.Slot(uint8(s.BootIndex)) // the factory's index is -1, its slot 255
-	if says != w.running && stable && w.steady() && !w.set.Scenario.fallsBack {
-		w.fail(WrongImage, "otadata says slot %d, and slot %d starts: a record named a slot that is not whole", says, w.running)
+	if w.set.Geometry.own {
+		w.inspectOwn()
+	} else {
+		w.inspectOTAData()
 	}
 	if !w.onTrial() || w.set.root == nil {
 		return
@@ -206,6 +212,15 @@ func (w *world) inspectRecords(runs string) {
 	}
 	if runs != back {
 		w.fail(WrongImage, "%q is on trial and no slot holds %q any more", runs, back)
+	}
+}
+
+func (w *world) inspectOTAData() {
+	e, stable := w.records()
+	s := esp32.Select(e[0], e[1], uint32(len(w.set.slots)), w.set.Geometry.factory, false)
+	says := boot.Slot(uint8(s.BootIndex)) // the factory's index is -1, its slot 255
+	if says != w.running && stable && w.steady() && !w.set.Scenario.fallsBack {
+		w.fail(WrongImage, "otadata says slot %d, and slot %d starts: a record named a slot that is not whole", says, w.running)
 	}
 }
 
@@ -270,6 +285,10 @@ func (w *world) held() uint32 {
 
 // settled: an image runs, and its boot record is VALID.
 func (w *world) settled(image string) bool {
+	if w.set.Geometry.own {
+		r, ok := w.record()
+		return ok && r.Active == w.running && r.States[w.running] == boot.RecordValid && w.image(w.running) == image
+	}
 	e, _ := w.records()
 	at := esp32.Active(&e[0], &e[1])
 	return at >= 0 && e[at].State() == esp32.StateValid && w.image(w.running) == image
@@ -315,7 +334,11 @@ func (w *world) inspectAtEnd(last *Turn) {
 	if n := w.b.Chip.Misuses(); n > 0 {
 		w.fail(WrongImage, "%d flash operations were refused: a unit was programmed twice", n)
 	}
-	if w.running != boot.Factory && !w.set.Scenario.fallsBack {
+	switch {
+	case w.running == boot.Factory || w.set.Scenario.fallsBack:
+	case w.set.Geometry.own:
+		w.ownAtEnd(last.Until == Confirmed)
+	default:
 		e, _ := w.records()
 		at := esp32.Active(&e[0], &e[1])
 		if at < 0 || esp32.SlotOf(e[at].Seq(), uint32(len(w.set.slots))) != uint32(w.running) {
@@ -370,11 +393,11 @@ func (w *world) inspectCost() {
 func (w *world) wear() (most [len(Wears)]int64) {
 	wear, start := w.set.wear(w.b.Chip), w.set.wear(w.set.root.b.Chip)
 	for i := range wear {
-		r, ok := w.set.regionOf(uint32(i)*esp32.SectorSize, esp32.SectorSize)
+		r, ok := w.set.regionOf(uint32(i)*w.set.Geometry.sector(), w.set.Geometry.sector())
 		if !ok {
 			continue
 		}
-		kind := max(0, slices.Index(Wears[:], r.name))
+		kind := wearOf(&r)
 		most[kind] = max(most[kind], int64(wear[i]-start[i])-int64(w.set.Dry.wear[i]))
 	}
 	return most

@@ -8,6 +8,7 @@ import (
 	"github.com/runnel-fota/runnel/core/device"
 	"github.com/runnel-fota/runnel/core/esp32"
 	"github.com/runnel-fota/runnel/core/flash"
+	"github.com/runnel-fota/runnel/core/manifest"
 	"github.com/runnel-fota/runnel/sim/board"
 	"github.com/runnel-fota/runnel/sim/labserver"
 	"github.com/runnel-fota/runnel/sim/nor"
@@ -73,11 +74,14 @@ func newKit(s *Scenario, g *Geometry) (*kit, error) {
 	if k.book, err = labserver.NewBook(); err != nil {
 		return nil, err
 	}
+	if g.own {
+		k.book.Format = manifest.FormatRaw
+	}
 	build := func(name string) error {
 		if _, ok := k.images[name]; ok {
 			return nil
 		}
-		img, err := board.BuildImage(board.ImageSpec{Size: g.Image, Project: "lab", Version: name, Behave: s.behave[name], Seed: 1})
+		img, err := board.BuildImage(board.ImageSpec{Size: g.Image, Project: "lab", Version: name, Behave: s.behave[name], Raw: g.own, Seed: 1})
 		k.images[name] = img
 		k.names = append(k.names, name)
 		return err
@@ -127,6 +131,9 @@ func NewSetup(s *Scenario, g *Geometry, seed uint64) (*Setup, error) {
 		return nil, err
 	}
 	b := &board.Board{Chip: chip, NoRollback: s.noRollback}
+	if g.own {
+		b.Own = &k.table
+	}
 	if err := b.Write(board.Layout{Table: k.table, App: k.images["A"]}); err != nil {
 		return nil, err
 	}
@@ -193,16 +200,17 @@ func (set *Setup) minErases() (n uint64) {
 		if t.Until == Half {
 			bytes = size / 2
 		}
-		n += (bytes + esp32.SectorSize - 1) / esp32.SectorSize
+		sector := uint64(set.Geometry.sector())
+		n += (bytes + sector - 1) / sector
 	}
 	return n
 }
 
 // wear of every sector.
 func (set *Setup) wear(c *nor.Chip) []uint32 {
-	out := make([]uint32, set.kit.size/esp32.SectorSize)
+	out := make([]uint32, set.kit.size/set.Geometry.sector())
 	for i := range out {
-		out[i] = c.Wear(uint32(i) * esp32.SectorSize)
+		out[i] = c.Wear(uint32(i) * set.Geometry.sector())
 	}
 	return out
 }
@@ -212,7 +220,7 @@ func (set *Setup) slotErases(wear []uint32) (n uint64) {
 		if r.slot == noSlot {
 			continue
 		}
-		for s := r.from / esp32.SectorSize; s < r.to/esp32.SectorSize; s++ {
+		for s := r.from / set.Geometry.sector(); s < r.to/set.Geometry.sector(); s++ {
 			n += uint64(wear[s])
 		}
 	}

@@ -178,7 +178,7 @@ func tears(op nor.Op, set *Setup) []nor.Cut {
 	}
 	// A boot record's state is under no checksum, so that a disturbed one can't be told
 	// from another: ESP-IDF's format, and why its sector is erased before each write.
-	if r, _ := set.regionOf(op.Off, op.Len); r.name != "otadata" {
+	if r, _ := set.regionOf(op.Off, op.Len); r.name != "otadata" { // our own records are whole or none
 		cuts = append(cuts, nor.Cut{When: nor.CutInside, Done: op.Len / 2, Disturb: true})
 	}
 	return cuts

@@ -40,6 +40,7 @@ type Book struct {
 	Key      []byte                  // and on v1
 	Releases []*Release
 	Lists    []List
+	Format   uint8 // of the images, as in a manifest; 0: ESP-IDF's
 
 	generation  uint32
 	root        ed25519.PrivateKey
@@ -181,7 +182,7 @@ func (b *Book) add(name string, img []byte, sequence, security uint32, chunk, sl
 	r.Stream, r.file = out.Bytes(), file
 	m := release.Manifest{Product: Product, Hardware: [][]byte{[]byte(Hardware)}, Version: name, Sequence: sequence,
 		SecurityVersion: security,
-		Image: release.Image{Format: manifest.FormatESP, Digest: r.Digest, Size: uint32(len(img)),
+		Image: release.Image{Format: max(b.Format, manifest.FormatESP), Digest: r.Digest, Size: uint32(len(img)),
 			Streams: []release.Raw{{Chunk: uint32(chunk), Root: root}}},
 		Confirm: release.Confirm{Contact: true, Seconds: TrialSeconds}}
 	if b.Raw {
