@@ -19,18 +19,19 @@ func newInspectCmd() *cobra.Command {
 		Use:   "inspect FILE",
 		Short: "Say what an image, a flash dump, a release file or a signed object holds",
 		Long: `Says what a file from or for an ESP32's flash holds, and checks it as the
-bootloader would: an image, a partition table, an otadata pair, a dump. Of a release
+bootloader would: an image, a partition table, an otadata pair, a dump; or a raw image
+for a boot stage of ours. Of a release
 file, a key list, a manifest or a stream sheet it shows the fields, and of a release
 file it holds image and streams against the manifest. Signatures are shown, not
 checked: that is 'runnel verify'. A stream file says nothing about itself: with
 --manifest it is held against the root that is signed there. Exit status 1 for a bad
 file, with the defect and its offset.
 
-With --json: kind (image, bootloader, partition-table, otadata, flash, release,
-key-list, manifest, stream-sheet, stream) and, for images, chip, segments,
+With --json: kind (image, bootloader, raw-image, partition-table, otadata, flash,
+release, key-list, manifest, stream-sheet, stream) and, for images, chip, segments,
 checksum_ok, sha256_ok, length, project, version, idf_version, elf_sha256; for
 releases manifest, key_list, signatures and streams (kind, length, chunk_bytes, root,
-file_bytes, file_sha256); error and error_offset for a bad one.`,
+file_bytes, file_sha256); for raw images raw; error and error_offset for a bad one.`,
 		Example: `  runnel inspect firmware.bin
   runnel inspect board.bin --json | jq .slots
   runnel inspect pump-1.2.0.runnel --json | jq .manifest
@@ -91,6 +92,7 @@ func showReport(w io.Writer, r *inspect.Report) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintf(t, "kind\t%s\n", r.Kind)
 	showImage(t, r.Image)
+	showRaw(t, r.Raw)
 	showSigned(t, r.Signed)
 	if len(r.Partitions) > 0 {
 		fmt.Fprintf(t, "\nPARTITION\tTYPE\tSUBTYPE\tOFFSET\tSIZE\n")
@@ -117,6 +119,17 @@ func showReport(w io.Writer, r *inspect.Report) error {
 		showImage(t, s.Image)
 	}
 	return t.Flush()
+}
+
+func showRaw(t io.Writer, im *inspect.RawImage) {
+	if im == nil {
+		return
+	}
+	fmt.Fprintf(t, "length\t%d bytes\n", im.Length)
+	if im.Trailing > 0 {
+		fmt.Fprintf(t, "trailing\t%d bytes\n", im.Trailing)
+	}
+	fmt.Fprintf(t, "load address\t0x%08x\nentry\t0x%08x\nstack\t0x%08x\ncrc32\t%s\n", im.Load, im.Entry, im.Stack, yes(im.CRCOK, "right", "wrong"))
 }
 
 func showImage(t io.Writer, im *inspect.Image) {

@@ -1,6 +1,6 @@
 // Package inspect says what a file holds: from or for an ESP32's flash an app or
 // bootloader image, a partition table, boot records, or a whole flash dump; a
-// signed object, a release file, a stream. The verbs that print it are in
+// raw image for a boot stage of ours, a signed object, a release file, a stream. The verbs that print it are in
 // cmd/runnel.
 package inspect
 
@@ -23,6 +23,7 @@ const (
 	KindTable      = "partition-table"
 	KindOTAData    = "otadata"
 	KindFlash      = "flash"
+	KindRaw        = "raw-image"
 	KindUnknown    = "unknown"
 )
 
@@ -34,6 +35,7 @@ type Report struct {
 
 	*Image
 	*Signed
+	Raw        *RawImage   `json:"raw,omitempty"`
 	Partitions []Partition `json:"partitions,omitempty"`
 	HasMD5     *bool       `json:"md5,omitempty"`
 	Entries    []Entry     `json:"entries,omitempty"`
@@ -104,6 +106,8 @@ func File(data []byte) *Report {
 	switch {
 	case data[0] == esp32.ImageMagic:
 		return imageFile(data)
+	case isRaw(data):
+		return rawFile(data)
 	case IsEnvelope(data):
 		return envelope(data)
 	case IsRelease(data):
