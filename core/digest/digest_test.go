@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/md5"
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/hex"
 	"hash/crc32"
 	"math/rand"
@@ -19,6 +20,9 @@ func TestSizes(t *testing.T) {
 	if n := unsafe.Sizeof(Key{}); n > 64 {
 		t.Errorf("Key takes %d bytes, at most 64 are allowed", n)
 	}
+	if n := unsafe.Sizeof(SHA512{}); n > 200 {
+		t.Errorf("SHA512 takes %d bytes, at most 200 are allowed", n)
+	}
 	t.Logf("SHA256 %d bytes, HMAC %d bytes, Key %d bytes", unsafe.Sizeof(SHA256{}), unsafe.Sizeof(HMAC{}), unsafe.Sizeof(Key{}))
 }
 
@@ -30,6 +34,14 @@ func TestVectors(t *testing.T) {
 	s.Sum(&d)
 	if hex.EncodeToString(d[:]) != "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" {
 		t.Error("SHA-256 of abc (FIPS 180-4) is wrong")
+	}
+	var s5 SHA512
+	var d5 [Size512]byte
+	s5.Reset()
+	s5.Write([]byte("abc"))
+	s5.Sum(&d5)
+	if hex.EncodeToString(d5[:]) != "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f" {
+		t.Error("SHA-512 of abc (FIPS 180-4) is wrong")
 	}
 	var m HMAC
 	m.SetKey([]byte("Jefe"))
@@ -69,6 +81,15 @@ func check(t *testing.T, key, data []byte, cut int) {
 			t.Fatalf("HMAC of %d bytes, key of %d", len(data), len(key))
 		}
 	}
+	var s5 SHA512
+	var d5 [Size512]byte
+	s5.Reset()
+	s5.Write(data[:cut])
+	s5.Write(data[cut:])
+	s5.Sum(&d5)
+	if d5 != sha512.Sum512(data) {
+		t.Fatalf("SHA-512 of %d bytes, cut at %d", len(data), cut)
+	}
 	var m5 MD5
 	var sum [16]byte
 	m5.Reset()
@@ -87,7 +108,7 @@ func TestAgainstStandardLibrary(t *testing.T) {
 	const seed = 1
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewSource(seed))
-	for n := 0; n < 200; n++ { // every length around one, two and three blocks
+	for n := 0; n < 300; n++ { // every length around one and two blocks of each hash
 		data, key := make([]byte, n), make([]byte, n%150)
 		r.Read(data)
 		r.Read(key)
@@ -100,7 +121,17 @@ func TestNoAllocation(t *testing.T) {
 	var m HMAC
 	var out [32]byte
 	m.SetKey(data[:32])
-	if n := testing.AllocsPerRun(10, func() { m.Begin(); m.Write(data); m.Sum(&out); CRC32(0, data) }); n != 0 {
+	var s5 SHA512
+	var d5 [Size512]byte
+	if n := testing.AllocsPerRun(10, func() {
+		m.Begin()
+		m.Write(data)
+		m.Sum(&out)
+		CRC32(0, data)
+		s5.Reset()
+		s5.Write(data)
+		s5.Sum(&d5)
+	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }

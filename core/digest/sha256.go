@@ -1,5 +1,6 @@
 // Package digest holds the hashes that the device core needs, as plain values
-// without a heap: SHA-256, HMAC-SHA256, CRC-32, and MD5 for partition tables.
+// without a heap: SHA-256, HMAC-SHA256, SHA-512 for signatures, CRC-32, and MD5
+// for partition tables.
 // The standard library's incremental ones allocate and do not link where no
 // allocator is (docs/design/tinygo.md); these are proven against it by vectors
 // and fuzzing.

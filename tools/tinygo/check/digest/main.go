@@ -11,8 +11,10 @@ var (
 	mac  digest.HMAC
 	key  digest.Key
 	md5  digest.MD5
+	long digest.SHA512
 	old  [16]byte
 	sum  [digest.Size]byte
+	wide [digest.Size512]byte
 	buf  [80]byte
 )
 
@@ -34,6 +36,11 @@ func main() {
 	key.Begin(&hash)
 	key.Sum(&hash, &sum)
 	board.Bytes(sum[:])
+
+	long.Reset()
+	long.Write(buf[:])
+	long.Sum(&wide)
+	board.Bytes(wide[:])
 
 	md5.Reset()
 	md5.Write(buf[:])
