@@ -3,8 +3,9 @@ package manifest
 import "github.com/runnel-fota/runnel/core/digest"
 
 // Acceptance decides whether a key list follows the one that is held, by the
-// rules of docs/format/keylist.md, a signature a Step. What is held comes from a
-// trust store: of the list before, or of the roots that were baked in.
+// rules of docs/format/keylist.md, a signature or a share of one a Step. What is
+// held comes from a trust store: of the list before, or of the roots that were
+// baked in.
 type Acceptance struct {
 	// Trust is the header of the store that is held, from Begin on.
 	Trust Trust
@@ -109,8 +110,9 @@ func (a *Acceptance) among(k *Key) uint32 {
 	return 0
 }
 
-// Step checks one signature at most. Call it until it is done; the list counts
-// with done and no error.
+// Step checks one signature at most, or does one Step of v if that is a
+// StepVerifier. Call it until it is done, with the same v; the list counts with
+// done and no error.
 func (a *Acceptance) Step(v Verifier) (done bool, err Error) {
 	switch a.state {
 	case acceptSame:
@@ -170,7 +172,11 @@ func (a *Acceptance) one(v Verifier) (checked bool, err Error) {
 	if !a.check.e.Sigs[a.check.sig].by(k.Alg, k.Public) {
 		return false, 0
 	}
-	if !a.check.verify(v, &k) {
+	done, ok := a.check.verify(v, &k)
+	if !done {
+		a.next-- // the same one again
+	}
+	if !ok {
 		return true, 0
 	}
 	// A key that is in both counts for both.

@@ -130,6 +130,35 @@ func (c *counter) Verify(alg int8, key, sig, head, payload []byte) bool {
 	return ed25519.Verify(key, append(bytes.Clone(head), payload...), sig)
 }
 
+// inSteps is a StepVerifier: a counter that takes its time. It says ok before it
+// is done, which must count nothing.
+type inSteps struct {
+	counter
+	alg                int8
+	key, sig, head, in []byte
+	left               int
+}
+
+const stepsOfOne = 3
+
+func (s *inSteps) Verify(int8, []byte, []byte, []byte, []byte) bool { panic("in one call") }
+
+// Begin copies what it may not keep.
+func (s *inSteps) Begin(alg int8, key, sig, head, payload []byte) {
+	if s.left != 0 {
+		panic("Begin before the last check was done")
+	}
+	s.alg, s.in, s.left = alg, payload, stepsOfOne
+	s.key, s.sig, s.head = bytes.Clone(key), bytes.Clone(sig), bytes.Clone(head)
+}
+
+func (s *inSteps) Step() (done, ok bool) {
+	if s.left--; s.left > 0 {
+		return false, true
+	}
+	return true, s.counter.Verify(s.alg, s.key, s.sig, s.head, s.in)
+}
+
 // memory is a trust store in RAM.
 type memory []byte
 

@@ -14,6 +14,9 @@ func accept(t *testing.T, store TrustReader, envelope []byte, v Verifier) (*Acce
 	a, l := new(Acceptance), new(KeyList)
 	err := a.Begin(&e, l, store)
 	c, counts := v.(*counter)
+	if slow, ok := v.(*inSteps); ok {
+		c, counts = &slow.counter, true
+	}
 	steps := 0
 	for done := err != 0; !done; steps++ {
 		before := 0
@@ -90,6 +93,11 @@ func TestAcceptance(t *testing.T) {
 		if err != c.want || a.Same != c.same {
 			t.Errorf("%s: %v (same %v), want %v (%v)", c.name, err, a.Same, c.want, c.same)
 		}
+		// The same, by the same roots, where each check takes many Steps.
+		b, err, _ := accept(t, c.store, c.p, &inSteps{})
+		if err != c.want || b.Same != c.same || b.old != a.old || b.own != a.own {
+			t.Errorf("%s, in steps: %v (same %v), want %v (%v)", c.name, err, b.Same, c.want, c.same)
+		}
 	}
 	if _, err := new(Acceptance).Step(&counter{}); err == 0 {
 		t.Error("Step without Begin accepts")
@@ -106,33 +114,40 @@ func TestOneKeyCountsOnce(t *testing.T) {
 	if _, err, _ := accept(t, storeOf(t, enc(listOf(5, 2, 2, 1, 2, 3)), ""), p, liar{}); err != ErrOldQuorum {
 		t.Errorf("%v", err)
 	}
-	// Nor does it cost more than one check: a signature takes some 100 ms.
+	// Nor does it cost more than one check, which is the long step of an update.
 	var c counter
 	if accept(t, storeOf(t, enc(listOf(5, 2, 2, 1, 2, 3)), ""), p, &c); c.n != 1 {
 		t.Errorf("%d checks for one key", c.n)
 	}
+	var slow inSteps
+	if accept(t, storeOf(t, enc(listOf(5, 2, 2, 1, 2, 3)), ""), p, &slow); slow.n != 1 {
+		t.Errorf("%d checks for one key, in steps", slow.n)
+	}
 }
 
-func verify(t *testing.T, store memory, p []byte, kind Kind) (*Verification, Error, int) {
+func verify(t *testing.T, store memory, p []byte, kind Kind, v Verifier, c *counter) (*Verification, Error, int) {
 	t.Helper()
 	var e Envelope
 	if err := e.Parse(p); err != 0 {
 		t.Fatalf("envelope: %v", err)
 	}
-	var v Verification
-	begin := v.BeginManifest
+	var o Verification
+	begin := o.BeginManifest
 	if kind == KindSheet {
-		begin = v.BeginSheet
+		begin = o.BeginSheet
 	}
 	err := begin(&e, store)
-	c := &counter{}
-	for done := err != 0; !done; {
+	steps := 0
+	for done := err != 0; !done; steps++ {
 		before := c.n
-		if done, err = v.Step(c); c.n-before > 1 {
+		if done, err = o.Step(v); c.n-before > 1 {
 			t.Fatal("a Step checked more than one signature")
 		}
+		if steps > 200 {
+			t.Fatal("Step never ends")
+		}
 	}
-	return &v, err, c.n
+	return &o, err, steps
 }
 
 func TestVerification(t *testing.T) {
@@ -186,12 +201,23 @@ func TestVerification(t *testing.T) {
 		{"no store", nil, KindManifest, seal(KindManifest, payload, 10, 11), ErrTrust, 0},
 	}
 	for _, c := range cases {
-		v, err, n := verify(t, c.store, c.p, c.kind)
+		var counts counter
+		v, err, _ := verify(t, c.store, c.p, c.kind, &counts, &counts)
+		n := counts.n
 		if err != c.want || n != c.checks {
 			t.Errorf("%s: %v after %d checks, want %v after %d", c.name, err, n, c.want, c.checks)
 		}
 		if err == 0 && count(v.Signers) == 0 {
 			t.Errorf("%s: nobody signed", c.name)
+		}
+		// The same verdict, by the same signers and checks, where each takes many Steps.
+		slow := &inSteps{}
+		w, werr, steps := verify(t, c.store, c.p, c.kind, slow, &slow.counter)
+		if werr != c.want || slow.n != c.checks || w.Signers != v.Signers {
+			t.Errorf("%s, in steps: %v after %d checks by %b, want %v after %d by %b", c.name, werr, slow.n, w.Signers, c.want, c.checks, v.Signers)
+		}
+		if most := c.checks*(stepsOfOne+1) + 1; steps < c.checks*(stepsOfOne+1) || steps > most {
+			t.Errorf("%s, in steps: %d Steps for %d checks", c.name, steps, c.checks)
 		}
 	}
 	if done, err := new(Verification).Step(&counter{}); !done || err == 0 {
