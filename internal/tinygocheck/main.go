@@ -5,7 +5,8 @@
 // A package that is only imported is not linked, so each has a program under
 // tools/tinygo/check that reaches its exported API (internal/archtest checks that
 // it does). The programs under check/refuse allocate, one way each: that the
-// linker refuses them is what shows that the check can fail.
+// linker refuses them is what shows that the check can fail. Those under
+// check/measure are run on QEMU with -measure: they count instructions and stack.
 //
 // It needs what tools/tinygo/setup.sh needs; docs/design/tinygo.md says why.
 package main
@@ -36,6 +37,7 @@ func run(ctx context.Context, args []string) int {
 	only := flags.String("run", "", "build only the programs whose name matches this regular expression")
 	strict := flags.Bool("strict", false, "fail where a size grew past the committed one by more than the tolerance")
 	update := flags.Bool("update", false, "write the sizes to the committed file")
+	measured := flags.Bool("measure", false, "run the programs under check/measure on QEMU, and print what they say")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return 0
@@ -47,7 +49,12 @@ func run(ctx context.Context, args []string) int {
 		fmt.Fprintf(os.Stderr, "error: -run: %v\n", err)
 		return 2
 	}
-	if err := check(ctx, match, *strict, *update); err != nil {
+	if *measured {
+		err = measure(ctx, match)
+	} else {
+		err = check(ctx, match, *strict, *update)
+	}
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
 		return 1
 	}
@@ -180,7 +187,7 @@ func listPrograms(root string) (programs, refused, missing []string, err error) 
 	}
 	for _, p := range all {
 		switch {
-		case p == "board" || strings.HasPrefix(p, "board/"):
+		case p == "board" || strings.HasPrefix(p, "board/") || strings.HasPrefix(p, "measure/"):
 		case strings.HasPrefix(p, "refuse/"):
 			refused = append(refused, p)
 		default:

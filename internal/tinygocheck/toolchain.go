@@ -72,13 +72,17 @@ func jsonText(s string) []byte {
 	return quoted[1 : len(quoted)-1]
 }
 
+// elf is where build puts a program.
+func (tc *toolchain) elf(program, target string) string {
+	return filepath.Join(tc.scratch, strings.ReplaceAll(program, "/", "-")+"-"+target+".elf")
+}
+
 // build links one program. The error holds what TinyGo said.
 func (tc *toolchain) build(ctx context.Context, program, target string) (size, error) {
-	elf := filepath.Join(tc.scratch, strings.ReplaceAll(program, "/", "-")+"-"+target+".elf")
 	cmd := exec.CommandContext(ctx, filepath.Join(tc.dir, "bin", "tinygo"), "build",
 		"-target="+filepath.Join(tc.scratch, target+".json"),
 		"-gc=none", "-scheduler=none", "-panic=trap", "-opt=z", "-size=short",
-		"-o", elf, "./"+program)
+		"-o", tc.elf(program, target), "./"+program)
 	cmd.Dir = tc.check
 	cmd.Env = append(os.Environ(),
 		"TINYGOROOT="+filepath.Join(tc.dir, "root"),
