@@ -85,10 +85,14 @@ func (r *Reader) head() (major byte, arg uint64) {
 			return 0, 0
 		}
 		arg = 0
-		for _, c := range r.p[r.pos+1 : r.pos+1+size] {
+		upper := byte(0) // the bytes of the upper half: not all 0, or half the size would do
+		for i, c := range r.p[r.pos+1 : r.pos+1+size] {
 			arg = arg<<8 | uint64(c)
+			if i < size/2 {
+				upper |= c
+			}
 		}
-		if arg < 24 || (size > 1 && arg>>(4*size) == 0) {
+		if arg < 24 || (size > 1 && upper == 0) {
 			r.err = ErrForm
 			return 0, 0
 		}
@@ -138,7 +142,7 @@ func (r *Reader) open(major byte, n uint64, items uint32) int {
 	if r.err != 0 {
 		return 0
 	}
-	if rest := uint64(len(r.p) - r.pos); n > 1<<30 || n*uint64(items) > rest {
+	if n > 1<<30 || uint32(n)*items > uint32(len(r.p)-r.pos) {
 		r.err = ErrEnd
 		return 0
 	}

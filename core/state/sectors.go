@@ -39,12 +39,12 @@ func NewSectors(area flash.Area) (Sectors, error) {
 func (s *Sectors) trustAt() uint32 { return s.padded(Size) }
 
 func (s *Sectors) padded(n uint32) uint32 {
-	u := s.area.Geometry().ProgramSize
+	u := s.area.ProgramSize()
 	return (n + u - 1) / u * u
 }
 
 // TrustRoom is how large the trust store may be, in bytes.
-func (s *Sectors) TrustRoom() uint32 { return s.area.Geometry().EraseSize - s.trustAt() }
+func (s *Sectors) TrustRoom() uint32 { return s.area.EraseSize() - s.trustAt() }
 
 // TrustLen is the length of the trust store in bytes, 0: none.
 func (s *Sectors) TrustLen() uint32 { return s.trust.n }
@@ -54,7 +54,7 @@ func (s *Sectors) ReadAt(p []byte, off uint32) error {
 	if off > s.trust.n || uint32(len(p)) > s.trust.n-off {
 		return flash.ErrRange
 	}
-	return s.area.ReadAt(p, uint32(s.at)*s.area.Geometry().EraseSize+s.trustAt()+off)
+	return s.area.ReadAt(p, uint32(s.at)*s.area.EraseSize()+s.trustAt()+off)
 }
 
 // SetTrust has the next save replace the trust store by the first n bytes of its
@@ -75,7 +75,7 @@ func (s *Sectors) Load(r *Record, buf []byte) error {
 	}
 	*r = Record{}
 	s.seq, s.at, s.step, s.trust, s.next = 0, 1, 0, extent{}, 0
-	sector := s.area.Geometry().EraseSize
+	sector := s.area.EraseSize()
 	for i := uint8(0); i < 2; i++ {
 		if err := s.area.ReadAt(buf[:Size], uint32(i)*sector); err != nil {
 			return err
@@ -83,7 +83,9 @@ func (s *Sectors) Load(r *Record, buf []byte) error {
 		if binary.LittleEndian.Uint32(buf[8:]) <= s.seq {
 			continue // older than what we have; 0 is never written
 		}
-		seq, trust, ok, err := r.decode(buf[:Size])
+		var seq uint32
+		var trust extent
+		ok, err := r.decode(buf[:Size], &seq, &trust)
 		if err != nil {
 			return err
 		}
@@ -113,7 +115,7 @@ func (s *Sectors) checkTrust(buf []byte) error {
 // piece reads the next piece of a sector's trust store into buf and adds it to the CRC.
 func (s *Sectors) piece(sector uint8, n uint32, buf []byte) error {
 	p := buf[:pieceLen(n-s.pos)]
-	if err := s.area.ReadAt(p, uint32(sector)*s.area.Geometry().EraseSize+s.trustAt()+s.pos); err != nil {
+	if err := s.area.ReadAt(p, uint32(sector)*s.area.EraseSize()+s.trustAt()+s.pos); err != nil {
 		return err
 	}
 	s.crc = digest.CRC32(s.crc, p)
@@ -157,7 +159,7 @@ func (s *Sectors) Save(r *Record, buf []byte) (done bool, err error) {
 		}
 		s.pos, s.crc = 0, 0
 		// Always erased: what a cut left there may look blank and not be.
-		err = s.area.Erase(s.base(), s.area.Geometry().EraseSize)
+		err = s.area.Erase(s.base(), s.area.EraseSize())
 		if err == nil && s.want.n == 0 {
 			s.step++ // no trust store to move
 		}
@@ -169,7 +171,7 @@ func (s *Sectors) Save(r *Record, buf []byte) (done bool, err error) {
 		// Last: a cut before this leaves the older copy in force.
 		s.next, s.pos, s.crc = 0, 0, 0
 		n := s.padded(Size)
-		r.encode(buf[:Size], s.seq+1, s.want)
+		r.encode(buf[:Size], s.seq+1, &s.want)
 		s.fill(buf[Size:n])
 		err = s.area.Program(buf[:n], s.base())
 		if err == nil && s.want.n == 0 {
@@ -189,7 +191,7 @@ func (s *Sectors) Save(r *Record, buf []byte) (done bool, err error) {
 		}
 		got := digest.CRC32(0, buf[:Size-4])
 		stored := binary.LittleEndian.Uint32(buf[Size-4:])
-		r.encode(buf[:Size], s.seq+1, s.want)
+		r.encode(buf[:Size], s.seq+1, &s.want)
 		if want := binary.LittleEndian.Uint32(buf[Size-4:]); got != want || stored != want {
 			err = ErrVerify
 			break
@@ -206,7 +208,7 @@ func (s *Sectors) Save(r *Record, buf []byte) (done bool, err error) {
 }
 
 // base is where the sector that a save writes begins.
-func (s *Sectors) base() uint32 { return uint32(1-s.at) * s.area.Geometry().EraseSize }
+func (s *Sectors) base() uint32 { return uint32(1-s.at) * s.area.EraseSize() }
 
 func (s *Sectors) fill(p []byte) {
 	for i := range p {
@@ -222,7 +224,7 @@ func (s *Sectors) moveTrust(buf []byte) error {
 	p := buf[:to]
 	switch {
 	case s.next == 0:
-		if err := s.area.ReadAt(p[:n], uint32(s.at)*s.area.Geometry().EraseSize+s.trustAt()+s.pos); err != nil {
+		if err := s.area.ReadAt(p[:n], uint32(s.at)*s.area.EraseSize()+s.trustAt()+s.pos); err != nil {
 			return err
 		}
 		s.crc = digest.CRC32(s.crc, p[:n])

@@ -269,134 +269,89 @@ func equalHead(head []byte, digest *[32]byte) bool {
 type extent struct{ n, crc uint32 }
 
 // encode writes r with its sequence number into p (Size bytes).
-func (r *Record) encode(p []byte, seq uint32, trust extent) {
+func (r *Record) encode(p []byte, seq uint32, trust *extent) {
 	le := binary.LittleEndian
 	for i := range p {
 		p[i] = 0
 	}
 	le.PutUint32(p[0:], magic)
 	p[4] = format
-	p[5] = byte(r.Outcome)
-	p[6], p[7] = r.BadNext, r.Spent
-	le.PutUint32(p[8:], seq)
-	le.PutUint64(p[12:], r.NonceLimit)
-	le.PutUint32(p[20:], r.BootCount)
-	p[24] = flag(r.Trial.Open, 1) | flag(r.Trial.Confirming, 2) | flag(r.Trial.Rejected, 4)
-	p[25] = byte(r.Trial.Slot)
-	p[26] = r.Trial.Stagings
-	p[27] = r.Trial.Boots
-	r.Trial.Image.encode(p[28:])
-	at := 28 + imageSize
-	for _, c := range [...]*Confirmed{&r.Confirmed, &r.Previous} {
-		c.encode(p[at:])
-		at += confirmedSize
-	}
-	le.PutUint32(p[at:], r.Floors.Epoch)
-	le.PutUint32(p[at+4:], r.Floors.Stamp)
-	le.PutUint32(p[at+8:], r.Floors.Security)
-	at += 12
-	for i := range r.Bad {
-		copy(p[at:], r.Bad[i].DigestHead[:])
-		le.PutUint32(p[at+8:], r.Bad[i].Stamp)
-		at += 12
-	}
-	le.PutUint32(p[at:], r.SpentStamp)
-	le.PutUint32(p[at+4:], trust.n)
-	le.PutUint32(p[at+8:], trust.crc)
+	f := Fields{P: p[5:]}
+	r.fields(&f, &seq, trust)
 	le.PutUint32(p[Size-4:], digest.CRC32(0, p[:Size-4]))
 }
 
 // decode reads p (Size bytes); ok is false where it is no whole record.
-func (r *Record) decode(p []byte) (seq uint32, trust extent, ok bool, err error) {
+func (r *Record) decode(p []byte, seq *uint32, trust *extent) (ok bool, err error) {
 	le := binary.LittleEndian
 	if le.Uint32(p[0:]) != magic || le.Uint32(p[Size-4:]) != digest.CRC32(0, p[:Size-4]) {
-		return 0, trust, false, nil
+		return false, nil
 	}
 	if p[4] != format {
-		return 0, trust, false, ErrFormat
+		return false, ErrFormat
 	}
-	r.Outcome = Outcome(p[5])
-	r.BadNext, r.Spent = p[6]%BadImages, p[7]
-	seq = le.Uint32(p[8:])
-	r.NonceLimit = le.Uint64(p[12:])
-	r.BootCount = le.Uint32(p[20:])
-	r.Trial.Open = p[24]&1 != 0
-	r.Trial.Confirming = p[24]&2 != 0
-	r.Trial.Rejected = p[24]&4 != 0
-	r.Trial.Slot = boot.Slot(p[25])
-	r.Trial.Stagings = p[26]
-	r.Trial.Boots = p[27]
-	r.Trial.Image.decode(p[28:])
-	at := 28 + imageSize
-	for _, c := range [...]*Confirmed{&r.Confirmed, &r.Previous} {
-		c.decode(p[at:])
-		at += confirmedSize
-	}
-	r.Floors = Floors{le.Uint32(p[at:]), le.Uint32(p[at+4:]), le.Uint32(p[at+8:])}
-	at += 12
-	for i := range r.Bad {
-		copy(r.Bad[i].DigestHead[:], p[at:])
-		r.Bad[i].Stamp = le.Uint32(p[at+8:])
-		at += 12
-	}
-	r.SpentStamp = le.Uint32(p[at:])
-	return seq, extent{le.Uint32(p[at+4:]), le.Uint32(p[at+8:])}, true, nil
-}
-
-// imageSize is the length of an encoded Image in bytes.
-const imageSize = 88
-
-func (im *Image) encode(p []byte) {
-	le := binary.LittleEndian
-	copy(p, im.Digest[:])
-	le.PutUint32(p[32:], im.Size)
-	le.PutUint32(p[36:], im.Stamp)
-	le.PutUint32(p[40:], im.Epoch)
-	le.PutUint32(p[44:], im.Security)
-	le.PutUint16(p[48:], im.TrialSeconds)
-	p[52] = flag(im.NoContact, 1)
-	p[53] = im.VersionLen
-	copy(p[56:], im.Version[:])
-}
-
-func (im *Image) decode(p []byte) {
-	le := binary.LittleEndian
-	copy(im.Digest[:], p[:32])
-	im.Size, im.Stamp = le.Uint32(p[32:]), le.Uint32(p[36:])
-	im.Epoch, im.Security = le.Uint32(p[40:]), le.Uint32(p[44:])
-	im.TrialSeconds = le.Uint16(p[48:])
-	im.NoContact = p[52]&1 != 0
-	im.VersionLen = p[53]
-	if im.VersionLen > VersionBytes {
+	f := Fields{P: p[5:], Read: true}
+	r.fields(&f, seq, trust)
+	r.BadNext %= BadImages
+	if im := &r.Trial.Image; im.VersionLen > VersionBytes {
 		im.VersionLen = VersionBytes
 	}
-	copy(im.Version[:], p[56:88])
+	return true, nil
 }
 
-// confirmedSize is the length of an encoded Confirmed in bytes.
-const confirmedSize = 52
-
-func (c *Confirmed) encode(p []byte) {
-	le := binary.LittleEndian
-	copy(p, c.Digest[:])
-	le.PutUint32(p[32:], c.Size)
-	le.PutUint32(p[36:], c.Stamp)
-	le.PutUint32(p[40:], c.Epoch)
-	le.PutUint32(p[44:], c.Security)
-	p[48] = byte(c.Slot)
-}
-
-func (c *Confirmed) decode(p []byte) {
-	le := binary.LittleEndian
-	copy(c.Digest[:], p[:32])
-	c.Size, c.Stamp = le.Uint32(p[32:]), le.Uint32(p[36:])
-	c.Epoch, c.Security = le.Uint32(p[40:]), le.Uint32(p[44:])
-	c.Slot = boot.Slot(p[48])
-}
-
-func flag(b bool, v byte) byte {
-	if b {
-		return v
+// fields are those of docs/format/state.md behind the format's number.
+func (r *Record) fields(f *Fields, seq *uint32, trust *extent) {
+	f.U8((*uint8)(&r.Outcome))
+	f.U8(&r.BadNext)
+	f.U8(&r.Spent)
+	f.U32(seq)
+	f.U64(&r.NonceLimit)
+	f.U32(&r.BootCount)
+	t := &r.Trial
+	f.Flag(&t.Open, 1)
+	f.Flag(&t.Confirming, 2)
+	f.Flag(&t.Rejected, 4)
+	f.Skip(1)
+	f.U8((*uint8)(&t.Slot))
+	f.U8(&t.Stagings)
+	f.U8(&t.Boots)
+	t.Image.fields(f)
+	r.Confirmed.fields(f)
+	r.Previous.fields(f)
+	f.U32(&r.Floors.Epoch)
+	f.U32(&r.Floors.Stamp)
+	f.U32(&r.Floors.Security)
+	for i := range r.Bad {
+		b := &r.Bad[i]
+		f.Bytes(b.DigestHead[:])
+		f.U32(&b.Stamp)
 	}
-	return 0
+	f.U32(&r.SpentStamp)
+	f.U32(&trust.n)
+	f.U32(&trust.crc)
+}
+
+func (im *Image) fields(f *Fields) {
+	f.Bytes(im.Digest[:])
+	f.U32(&im.Size)
+	f.U32(&im.Stamp)
+	f.U32(&im.Epoch)
+	f.U32(&im.Security)
+	f.U16(&im.TrialSeconds)
+	f.Skip(2)
+	f.Flag(&im.NoContact, 1)
+	f.Skip(1)
+	f.U8(&im.VersionLen)
+	f.Skip(2)
+	f.Bytes(im.Version[:])
+}
+
+func (c *Confirmed) fields(f *Fields) {
+	f.Bytes(c.Digest[:])
+	f.U32(&c.Size)
+	f.U32(&c.Stamp)
+	f.U32(&c.Epoch)
+	f.U32(&c.Security)
+	f.U8((*uint8)(&c.Slot))
+	f.Skip(3)
 }

@@ -171,7 +171,7 @@ func TestNewerFormatIsRefused(t *testing.T) {
 func FuzzLoad(f *testing.F) {
 	r := full()
 	var p [Size]byte
-	r.encode(p[:], 3, extent{})
+	r.encode(p[:], 3, &extent{})
 	f.Add(p[:])
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m := &memory{left: -1}

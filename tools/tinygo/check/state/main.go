@@ -45,5 +45,17 @@ func main() {
 			break
 		}
 	}
+	fields()
 	board.Text(state.Error(board.Input()).Error())
+}
+
+func fields() {
+	f := state.Fields{P: buf[:], Read: board.Bool()}
+	f.U8(&rec.BadNext)
+	f.U16(&image.TrialSeconds)
+	f.U32(&rec.BootCount)
+	f.U64(&rec.NonceLimit)
+	f.Flag(&image.NoContact, 1)
+	f.Skip(1)
+	f.Bytes(image.Digest[:])
 }
