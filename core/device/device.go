@@ -192,6 +192,7 @@ const (
 	ErrTrust
 )
 
+//go:noinline
 func (e Error) Error() string {
 	switch e {
 	case ErrBuffer:
@@ -303,8 +304,10 @@ func (r *release) set(o *release) {
 	r.Image.Set(&o.Image)
 }
 
-// New checks the Config. It touches no hardware.
-func New(u *Updater, c Config) error {
+// New checks the Config, which is not kept. It touches no hardware.
+//
+//go:noinline
+func New(u *Updater, c *Config) error {
 	*u = Updater{c: c.Parts}
 	if c.Port == nil || c.Boot == nil || c.Image == nil || c.Wire.by == nil {
 		return ErrPort
@@ -312,7 +315,7 @@ func New(u *Updater, c Config) error {
 	if len(c.Slots) == 0 || (len(c.Slots) == 1 && !c.HasFactory) {
 		return ErrSlots
 	}
-	if c.Journal.Size() != 0 && c.Journal.Size() != 2*c.Journal.Geometry().EraseSize {
+	if c.Journal.Size() != 0 && c.Journal.Size() != 2*c.Journal.EraseSize() {
 		return ErrJournal
 	}
 	if len(c.Buffer) < MinBuffer || len(c.Buffer) > maxBuffer {
@@ -322,7 +325,7 @@ func New(u *Updater, c Config) error {
 	if err := u.w.by.attach(u); err != nil {
 		return err
 	}
-	if uint32(u.chunkTo)%c.Slots[0].Geometry().ProgramSize != 0 {
+	if uint32(u.chunkTo)%c.Slots[0].ProgramSize() != 0 {
 		return ErrBuffer
 	}
 	u.jnl.area, u.partition = c.Journal, c.Journal.Size() != 0
@@ -352,7 +355,7 @@ type Status struct {
 // Status may be called between Steps.
 func (u *Updater) Status() Status {
 	s := Status{
-		Phase: u.phase.String(), Running: u.c.Boot.Running(), Target: u.target, Trial: u.trial,
+		Phase: u.phase.String(), Running: u.running(), Target: u.target, Trial: u.trial,
 		Written: u.inst.written, Erased: u.inst.erased, ChunkBytes: u.inst.inHand, Reason: u.failing,
 	}
 	if u.rel.known {
@@ -378,6 +381,12 @@ func (u *Updater) SelfTest(passed bool) {
 	}
 }
 
+// blame notes why the deployment, or what was tried, failed.
+func (u *Updater) blame(r Reason) {
+	u.failing = r
+	u.event(EventFailed, r)
+}
+
 func (u *Updater) event(k EventKind, r Reason) {
 	if u.c.Events == nil {
 		return
@@ -385,7 +394,7 @@ func (u *Updater) event(k EventKind, r Reason) {
 	e := Event{Kind: k, Reason: r, Slot: u.target, Bytes: u.inst.written}
 	switch k {
 	case EventTrial, EventConfirmed, EventUpToDate:
-		e.Slot = u.c.Boot.Running()
+		e.Slot = u.running()
 	}
 	u.c.Events.Event(e)
 }

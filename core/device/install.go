@@ -29,7 +29,7 @@ func (u *Updater) slot() *flash.Area { return &u.c.Slots[u.target] }
 // The running slot comes from the port, never from the records (I2).
 func (u *Updater) pickTarget() {
 	n := boot.Slot(len(u.c.Slots))
-	run := u.c.Boot.Running()
+	run := u.running()
 	if run >= n {
 		u.target = 0 // the factory image runs
 		return
@@ -41,12 +41,14 @@ func roundUp(n, unit uint32) uint32 { return (n + unit - 1) / unit * unit }
 
 // journalArea is where the target's journal lives: the board's partition, or the
 // last two sectors of the slot; the image must leave those free.
+//
+//go:noinline
 func (u *Updater) journalArea() flash.Area {
 	if u.partition {
 		return u.jnl.area
 	}
 	s := u.slot()
-	two := 2 * s.Geometry().EraseSize
+	two := 2 * s.EraseSize()
 	if s.Size() <= two {
 		return flash.Area{}
 	}
@@ -61,7 +63,7 @@ func (u *Updater) journalArea() flash.Area {
 func (u *Updater) room() uint32 {
 	s := u.slot()
 	if u.jnl.on() && !u.partition {
-		return s.Size() - 2*s.Geometry().EraseSize
+		return s.Size() - 2*s.EraseSize()
 	}
 	return s.Size()
 }
@@ -69,7 +71,7 @@ func (u *Updater) room() uint32 {
 // span is how much lies between two journal entries: a sector, or a chunk where
 // that is larger (flash rule 1).
 func (u *Updater) span() uint32 {
-	sector := u.slot().Geometry().EraseSize
+	sector := u.slot().EraseSize()
 	if u.rel.chunk > sector {
 		return u.rel.chunk
 	}
@@ -77,8 +79,10 @@ func (u *Updater) span() uint32 {
 }
 
 // planResume decides whether this download can be resumed at all, and says why not.
+//
+//go:noinline
 func (u *Updater) planResume() {
-	sector := u.slot().Geometry().EraseSize
+	sector := u.slot().EraseSize()
 	u.inst.resumable = false
 	if u.rel.chunk%sector != 0 && sector%u.rel.chunk != 0 {
 		u.jnl.off = true
@@ -101,6 +105,8 @@ func (u *Updater) planResume() {
 // last block, where that is the slot's and quicker: a block takes as long as three
 // and a half sectors (docs/design/flash.md, Time), so one is worth it for more than
 // a quarter of its sectors.
+//
+//go:noinline
 func (u *Updater) eraseEnd() uint32 {
 	s := u.slot()
 	g := s.Geometry()
@@ -117,6 +123,8 @@ func (u *Updater) eraseEnd() uint32 {
 }
 
 // eraseNext erases one sector or block behind what is erased.
+//
+//go:noinline
 func (u *Updater) eraseNext() error {
 	in, s := &u.inst, u.slot()
 	g := s.Geometry()
@@ -142,6 +150,8 @@ func (u *Updater) eraseNext() error {
 
 // programNext programs the next piece of the chunk in hand. The last chunk is
 // padded with the erased byte to the program unit.
+//
+//go:noinline
 func (u *Updater) programNext() error {
 	in, s := &u.inst, u.slot()
 	g := s.Geometry()
@@ -162,6 +172,8 @@ func (u *Updater) programNext() error {
 
 // readBack compares the next piece of the chunk in hand with flash: a dying
 // sector fails at once (flash rule 9).
+//
+//go:noinline
 func (u *Updater) readBack() (bool, error) {
 	in, s := &u.inst, u.slot()
 	for left := uint32(programPerStep); left > 0 && in.done < in.inHand; {
@@ -211,6 +223,8 @@ func (u *Updater) noteDue() bool {
 
 // hashNext reads the next 4 KiB of a slot, in pieces, into the SHA-256, if
 // check by way of the image check; in.done is the position. It says whether size is reached.
+//
+//go:noinline
 func (u *Updater) hashNext(slot boot.Slot, size uint32, check bool) (done bool, err error) {
 	in := &u.inst
 	for left := uint32(hashBytesPerStep); left > 0 && in.done < size; {
@@ -241,10 +255,12 @@ func (u *Updater) hashNext(slot boot.Slot, size uint32, check bool) (done bool, 
 // walkNext reads the next 4 KiB of what the journal says is written and holds
 // its CRC against every retained entry. At the end, or at the first entry that
 // differs, `written` is how far flash is proven.
+//
+//go:noinline
 func (u *Updater) walkNext() (done bool, err error) {
 	in, s := &u.inst, u.slot()
 	end := u.jnl.newest.written
-	sector := s.Geometry().EraseSize
+	sector := s.EraseSize()
 	for left := uint32(hashBytesPerStep); left > 0 && in.done < end; {
 		// Entries stand at multiples of the sector or the chunk, or at the end.
 		n := sector - in.done%sector
@@ -280,9 +296,11 @@ func (u *Updater) walkNext() (done bool, err error) {
 }
 
 // resumeAt sets the target up to go on behind the proven bytes.
+//
+//go:noinline
 func (u *Updater) resumeAt() {
 	in := &u.inst
-	sector := u.slot().Geometry().EraseSize
+	sector := u.slot().EraseSize()
 	proven, crc := in.written, in.provenCRC
 	erased := u.jnl.newest.erased
 	if proven < u.jnl.newest.written {

@@ -6,6 +6,7 @@ import (
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/digest"
 	"github.com/runnel-fota/runnel/core/flash"
+	"github.com/runnel-fota/runnel/core/state"
 )
 
 // The journal of one download: two sectors, each a header that names the release
@@ -53,19 +54,22 @@ func (j *journal) use(a flash.Area) { *j = journal{area: a} }
 
 func (j *journal) on() bool { return !j.off && j.area.Size() != 0 }
 
-func (j *journal) sector() uint32 { return j.area.Geometry().EraseSize }
+func (j *journal) sector() uint32 { return j.area.EraseSize() }
 
 // unit pads n to the chip's program unit.
 func (j *journal) unit(n uint32) uint32 {
-	p := j.area.Geometry().ProgramSize
+	p := j.area.ProgramSize()
 	return (n + p - 1) / p * p
 }
 
 // loadSector reads sector i (0, then 1) and takes it where it is newer; rel is
 // set from the winning header. At most one sector is read.
+//
+//go:noinline
 func (j *journal) loadSector(i uint8, slot boot.Slot, rel *release, buf []byte) error {
 	le := binary.LittleEndian
-	base, sector := uint32(i)*j.sector(), j.sector()
+	sector := j.sector()
+	base := uint32(i) * sector
 	if i == 0 {
 		j.found, j.session, j.top = false, 0, 0
 	}
@@ -86,13 +90,14 @@ func (j *journal) loadSector(i uint8, slot boot.Slot, rel *release, buf []byte) 
 		return nil // of another slot, or ours is newer
 	}
 	j.headCRC[i] = crc
-	best, any := entry{}, false
-	e := buf[headerBytes : headerBytes+entryBytes]
-	for at := j.unit(headerBytes); at+j.unit(entryBytes) <= sector; at += j.unit(entryBytes) {
+	var best, got entry
+	any := false
+	e, unit := buf[headerBytes:headerBytes+entryBytes], j.unit(entryBytes)
+	for at := j.unit(headerBytes); at+unit <= sector; at += unit {
 		if err := j.area.ReadAt(e, base+at); err != nil {
 			return err
 		}
-		if got, ok := parseEntry(e, crc); ok && (!any || got.newer(best)) {
+		if got.parse(e, crc) && (!any || got.newer(&best)) {
 			best, any = got, true
 		}
 	}
@@ -103,27 +108,38 @@ func (j *journal) loadSector(i uint8, slot boot.Slot, rel *release, buf []byte) 
 	case session > j.session || !j.found:
 		j.whole[1-i] = false
 		j.newest, j.at = best, i
-	case best.newer(j.newest):
+	case best.newer(&j.newest):
 		j.newest, j.at = best, i
 	}
 	j.whole[i], j.found, j.session = true, true, session
-	rel.Size, rel.chunk, rel.Stamp = le.Uint32(h[12:]), le.Uint32(h[16:]), le.Uint32(h[20:])
-	rel.Epoch = le.Uint32(h[56:])
-	copy(rel.Digest[:], h[24:56])
+	rel.fields(&state.Fields{P: h[12:], Read: true})
 	rel.VersionLen = 0
 	rel.known = true
 	return nil
 }
 
-func parseEntry(p []byte, headCRC uint32) (entry, bool) {
-	le := binary.LittleEndian
-	if le.Uint32(p[12:]) != digest.CRC32(headCRC, p[:12]) {
-		return entry{}, false
-	}
-	return entry{le.Uint32(p), le.Uint32(p[4:]), le.Uint32(p[8:])}, true
+// fields of a header that name the release.
+func (r *release) fields(f *state.Fields) {
+	f.U32(&r.Size)
+	f.U32(&r.chunk)
+	f.U32(&r.Stamp)
+	f.Bytes(r.Digest[:])
+	f.U32(&r.Epoch)
 }
 
-func (e entry) newer(than entry) bool {
+func (e *entry) fields(f *state.Fields) {
+	f.U32(&e.written)
+	f.U32(&e.erased)
+	f.U32(&e.crc)
+}
+
+// parse reads an entry, if it is a whole one.
+func (e *entry) parse(p []byte, headCRC uint32) bool {
+	e.fields(&state.Fields{P: p, Read: true})
+	return binary.LittleEndian.Uint32(p[12:]) == digest.CRC32(headCRC, p[:12])
+}
+
+func (e *entry) newer(than *entry) bool {
 	if e.written != than.written {
 		return e.written > than.written
 	}
@@ -139,21 +155,25 @@ func (j *journal) rewind() {
 
 // compare holds the running CRC of the slot's first pos bytes against every
 // retained entry for pos. Entries in a sector rise, so each is read once a walk.
+//
+//go:noinline
 func (j *journal) compare(pos, crc uint32, buf []byte) (seen, ok bool, err error) {
 	ok = true
+	var e entry
+	unit, sector := j.unit(entryBytes), j.sector()
 	for i := uint8(0); i < 2; i++ {
 		if !j.whole[i] {
 			continue
 		}
-		for j.next[i]+j.unit(entryBytes) <= j.sector() {
-			if err := j.area.ReadAt(buf[:entryBytes], uint32(i)*j.sector()+j.next[i]); err != nil {
+		for j.next[i]+unit <= sector {
+			if err := j.area.ReadAt(buf[:entryBytes], uint32(i)*sector+j.next[i]); err != nil {
 				return false, false, err
 			}
-			e, whole := parseEntry(buf, j.headCRC[i])
+			whole := e.parse(buf, j.headCRC[i])
 			if whole && e.written > pos {
 				break
 			}
-			j.next[i] += j.unit(entryBytes)
+			j.next[i] += unit
 			if whole && e.written == pos {
 				seen = true
 				ok = ok && e.crc == crc
@@ -173,72 +193,74 @@ func (j *journal) begin() {
 	j.step = 0
 }
 
+// blank makes p what erased flash is.
+func (j *journal) blank(p []byte) {
+	b := j.area.Geometry().ErasedByte
+	for i := range p {
+		p[i] = b
+	}
+}
+
 // append does one flash operation towards a durable entry e.
-func (j *journal) append(e entry, slot boot.Slot, rel *release, buf []byte) (done bool, err error) {
+//
+//go:noinline
+func (j *journal) append(e *entry, slot boot.Slot, rel *release, buf []byte) (done bool, err error) {
 	le := binary.LittleEndian
-	g := j.area.Geometry()
-	base := uint32(j.turn) * j.sector()
+	turn := j.turn & 1
+	next, crc, sector := &j.next[turn], &j.headCRC[turn], j.sector()
+	base := uint32(turn) * sector
 	n := j.unit(entryBytes)
-	if j.step == 0 && j.next[j.turn]+n <= j.sector() {
+	if j.step == 0 && *next+n <= sector {
 		j.step = 2
 	}
 	switch j.step {
 	case 0:
-		err = j.area.Erase(base, j.sector())
+		err = j.area.Erase(base, sector)
 	case 1:
 		n = j.unit(headerBytes)
 		h := buf[:n]
-		for i := range h {
-			h[i] = g.ErasedByte
-		}
+		j.blank(h)
 		le.PutUint32(h, journalMagic)
 		h[4], h[5], h[6], h[7] = journalFormat, byte(slot), 0, 0
 		le.PutUint32(h[8:], j.session)
-		le.PutUint32(h[12:], rel.Size)
-		le.PutUint32(h[16:], rel.chunk)
-		le.PutUint32(h[20:], rel.Stamp)
-		copy(h[24:56], rel.Digest[:])
-		le.PutUint32(h[56:], rel.Epoch)
-		j.headCRC[j.turn] = digest.CRC32(0, h[:60])
-		le.PutUint32(h[60:], j.headCRC[j.turn])
+		rel.fields(&state.Fields{P: h[12:]})
+		*crc = digest.CRC32(0, h[:60])
+		le.PutUint32(h[60:], *crc)
 		err = j.area.Program(h, base)
-		j.next[j.turn] = n
+		*next = n
 	case 2:
 		p := buf[:n]
-		for i := range p {
-			p[i] = g.ErasedByte
-		}
-		le.PutUint32(p, e.written)
-		le.PutUint32(p[4:], e.erased)
-		le.PutUint32(p[8:], e.crc)
-		le.PutUint32(p[12:], digest.CRC32(j.headCRC[j.turn], p[:12]))
-		err = j.area.Program(p, base+j.next[j.turn])
+		j.blank(p)
+		e.fields(&state.Fields{P: p})
+		le.PutUint32(p[12:], digest.CRC32(*crc, p[:12]))
+		err = j.area.Program(p, base+*next)
 	case 3:
-		if j.next[j.turn] == j.unit(headerBytes) { // the first entry: its header is new too
+		if *next == j.unit(headerBytes) { // the first entry: its header is new too
 			if err = j.area.ReadAt(buf[:headerBytes], base); err != nil {
 				break
 			}
-			if digest.CRC32(0, buf[:60]) != j.headCRC[j.turn] {
+			if digest.CRC32(0, buf[:60]) != *crc {
 				err = ErrJournal
 				break
 			}
 		}
-		if err = j.area.ReadAt(buf[:entryBytes], base+j.next[j.turn]); err != nil {
+		if err = j.area.ReadAt(buf[:entryBytes], base+*next); err != nil {
 			break
 		}
-		if got, ok := parseEntry(buf, j.headCRC[j.turn]); !ok || got != e {
+		var got entry
+		if !got.parse(buf, *crc) || got != *e {
 			err = ErrJournal
 			break
 		}
-		j.next[j.turn] += n
-		j.newest = e
-		j.turn = 1 - j.turn
+		*next += n
+		j.newest = *e
+		j.turn = 1 - turn
 		j.step = 0
 		return true, nil
 	}
 	if err != nil {
 		j.step = 0
-		j.next[j.turn] = j.sector()
+		*next = sector
 		return false, err
 	}
 	j.step++

@@ -119,6 +119,7 @@ func NewNative(n *Native, c *NativeConfig) error {
 	return nil
 }
 
+//go:noinline
 func (n *Native) attach(u *Updater) error {
 	if n.c == nil {
 		return ErrIdentity
@@ -126,7 +127,7 @@ func (n *Native) attach(u *Updater) error {
 	if len(u.buf) < manifestRoom {
 		return ErrBuffer
 	}
-	unit := int(u.c.Slots[0].Geometry().ProgramSize)
+	unit := int(u.c.Slots[0].ProgramSize())
 	chunk := stream.MaxChunk
 	for ; chunk > stream.MinChunk; chunk /= 2 {
 		// Behind the chunk: its hash, then a journal's entry, which needs one unit.
@@ -144,6 +145,8 @@ const manifestRoom = 1280
 
 // body: an answer is taken up to its window. A window that is full stays so until
 // what is in it was used: the connection waits while flash works.
+//
+//go:noinline
 func (n *Native) body(u *Updater) bool {
 	if s := u.io.head.Status; s != 200 && s != 206 || u.io.head.Coded {
 		return u.skim()

@@ -11,6 +11,8 @@ import (
 
 // offered goes for the manifest, unless it is the one that was judged by the list
 // that is held.
+//
+//go:noinline
 func (n *Native) offered(u *Updater, o *native.Offer) {
 	// A head is enough: what is staged is what was judged, whatever is on offer.
 	same := digest.Equal(o.Manifest[:len(n.judged)], n.judged[:])
@@ -44,12 +46,13 @@ func (n *Native) offered(u *Updater, o *native.Offer) {
 func (n *Native) refuse(u *Updater, r Reason) {
 	u.hangUp()
 	n.step, u.final = stepPoll, false
-	u.failing = r
-	u.event(EventFailed, r)
+	u.blame(r)
 	u.putDown()
 }
 
 // gotManifest begins to judge the manifest.
+//
+//go:noinline
 func (n *Native) gotManifest(u *Updater) {
 	if !n.ok(u) && !(u.io.state == ioDone && full(u) && u.io.head.Status == 200) {
 		n.away(u)
@@ -81,6 +84,8 @@ func (n *Native) gotManifest(u *Updater) {
 
 // judge counts signatures, then holds the manifest against the device, before the
 // first erase.
+//
+//go:noinline
 func (n *Native) judge(u *Updater) {
 	j := n.c.Judge
 	f := &j.floors // in the struct: what meets an interface escapes
@@ -124,8 +129,7 @@ func (n *Native) judge(u *Updater) {
 		return
 	}
 	if why == manifest.ErrProgress {
-		u.failing = ReasonOlder
-		u.event(EventFailed, ReasonOlder)
+		u.blame(ReasonOlder)
 		u.putDown()
 		return
 	}
@@ -179,6 +183,8 @@ func releaseOf(m *manifest.Manifest, r *release) {
 }
 
 // reasonOf is the reason under which the server hears why a manifest was refused.
+//
+//go:noinline
 func reasonOf(e manifest.Error) Reason {
 	switch e {
 	case manifest.ErrProduct:

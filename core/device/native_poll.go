@@ -18,10 +18,11 @@ const (
 	stepJudge               // judging it
 )
 
+//go:noinline
 func (n *Native) poll(u *Updater) Need {
 	if u.io.state == ioNone && u.final {
-		if now := u.c.Port.Millis(); now < u.wakeAt {
-			return Need{Kind: NeedTime, Wait: u.wakeAt - now}
+		if wait := u.early(); wait > 0 {
+			return Need{Kind: NeedTime, Wait: wait}
 		}
 	}
 	switch n.step {
@@ -47,13 +48,14 @@ func (n *Native) poll(u *Updater) Need {
 }
 
 // ask sends a poll.
+//
+//go:noinline
 func (n *Native) ask(u *Updater) Need {
 	if !u.nonceReady() {
 		return Need{}
 	}
 	if !n.c.Profile.by.hold(n, u) {
-		u.failing = ReasonTrust
-		u.event(EventFailed, ReasonTrust)
+		u.blame(ReasonTrust)
 		n.leave(u)
 		return Need{}
 	}
@@ -68,15 +70,16 @@ func (n *Native) ask(u *Updater) Need {
 	return n.post(u, t.bytes(), body)
 }
 
+//go:noinline
 func (n *Native) encodePoll(u *Updater, buf []byte) ([]byte, native.Error) {
-	nonce, _ := u.next()
+	nonce := u.next()
 	r := &u.rec
 	m := native.Poll{
 		Device: n.c.Device, Hardware: n.c.Hardware, Nonce: nonce, Boot: r.BootCount, Key: n.c.Key, Profile: n.c.Profile.name,
 		Epoch: r.Floors.Epoch, Sequence: r.Floors.Stamp, SecurityVersion: r.Floors.Security,
 		ListVersion: n.held, ListGeneration: n.heldGen,
 		Envelope: uint32(len(u.buf)), Chunk: uint32(u.chunkTo), Security: n.c.Security,
-		SecureVersion: n.c.SecureVersion, HasSecureVersion: n.c.HasSecure, Running: uint8(u.c.Boot.Running()),
+		SecureVersion: n.c.SecureVersion, HasSecureVersion: n.c.HasSecure, Running: uint8(u.running()),
 	}
 	if n.c.Format == manifest.FormatESP {
 		m.HasChip, m.Chip = true, u.c.Chip
@@ -87,7 +90,7 @@ func (n *Native) encodePoll(u *Updater, buf []byte) ([]byte, native.Error) {
 			m.SlotCount++
 		}
 	}
-	if !r.Confirmed.None() && r.Confirmed.Slot == u.c.Boot.Running() {
+	if !r.Confirmed.None() && r.Confirmed.Slot == u.running() {
 		m.Digest = r.Confirmed.Digest[:]
 		if same(&r.Trial.Image.Digest, &r.Confirmed.Digest) && r.Trial.Image.VersionLen > 0 {
 			m.Version = r.Trial.Image.Version[:r.Trial.Image.VersionLen]
@@ -112,6 +115,8 @@ func (n *Native) leave(u *Updater) {
 }
 
 // away: no answer, or none that counts.
+//
+//go:noinline
 func (n *Native) away(u *Updater) {
 	u.hangUp()
 	polled := n.step != stepPoll
@@ -120,7 +125,7 @@ func (n *Native) away(u *Updater) {
 	if u.final {
 		u.event(EventUnreachable, ReasonNone)
 		if u.tries++; u.tries < networkTries {
-			u.wakeAt = u.c.Port.Millis() + u.backoff()
+			u.wakeAt = u.millis() + uint64(u.backoff())
 			return
 		}
 		// What is in flash stays there; the journal has it.
@@ -135,6 +140,8 @@ func (n *Native) away(u *Updater) {
 }
 
 // polled acts on the answer to a poll.
+//
+//go:noinline
 func (n *Native) polled(u *Updater) {
 	var a native.Answer
 	if !n.ok(u) || a.Decode(u.in(), n.c.MAC, n.c.Device, u.nonce, n.random[:]) != 0 || a.Highest >= u.nonce && a.Highest >= maxNonce {
@@ -153,7 +160,7 @@ func (n *Native) polled(u *Updater) {
 			} else {
 				u.parkDownload()
 			}
-			u.pollAt = u.c.Port.Millis() + parkCap
+			u.pollAt = u.millis() + parkCap
 		}
 		return
 	}
@@ -202,29 +209,34 @@ func (n *Native) polled(u *Updater) {
 }
 
 // comeBack takes the server's wish, clamped.
+//
+//go:noinline
 func (n *Native) comeBack(u *Updater, seconds uint32) {
-	least, most := uint64(n.c.MinPollMillis), uint64(n.c.MaxPollMillis)
+	least, most := n.c.MinPollMillis, n.c.MaxPollMillis
 	if least == 0 {
 		least = minPoll
 	}
 	if most == 0 {
 		most = maxPoll
 	}
-	ms := uint64(seconds) * 1000
+	ms := most
+	if seconds <= most/1000 {
+		ms = seconds * 1000
+	}
 	if ms < least {
 		ms = least
 	}
 	if ms > most {
 		ms = most
 	}
-	u.c.PollMillis = uint32(ms)
+	u.c.PollMillis = ms
 }
 
 // wayBack says whether the slot that an ordered way back leads to may run again:
 // only what this device confirmed before, and no lower than its floors.
 func (u *Updater) wayBack() (boot.Slot, bool) {
 	p, f := &u.rec.Previous, &u.rec.Floors
-	if p.None() || p.Slot == u.c.Boot.Running() || int(p.Slot) >= len(u.c.Slots) {
+	if p.None() || p.Slot == u.running() || int(p.Slot) >= len(u.c.Slots) {
 		return 0, false
 	}
 	if p.Security < f.Security || p.Epoch < f.Epoch || p.Size > u.c.Slots[p.Slot].Size() {

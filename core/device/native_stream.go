@@ -10,6 +10,8 @@ import (
 // record's hash, believed by nobody, and the walk back over the slot with it ends at
 // the signed root or not. The journal, or the first blank sector, only says where to
 // try.
+//
+//go:noinline
 func (n *Native) resume(u *Updater) Need {
 	in := &u.inst
 	switch u.sub {
@@ -42,8 +44,8 @@ func (n *Native) resume(u *Updater) Need {
 			u.sub = 3
 			return Need{}
 		}
-		if now := u.c.Port.Millis(); now < u.wakeAt {
-			return Need{Kind: NeedTime, Wait: u.wakeAt - now}
+		if wait := u.early(); wait > 0 {
+			return Need{Kind: NeedTime, Wait: wait}
 		}
 		u.sub = 2
 		return n.request(u, n.hint, windowHash)
@@ -91,6 +93,8 @@ func (n *Native) resume(u *Updater) Need {
 // knows ranges, and where walks don't end at the root. The records come with the
 // root's word, so what differs is flash, and nothing in flash is given up on the
 // word of a network.
+//
+//go:noinline
 func (n *Native) pass(u *Updater) Need {
 	if n.have && n.v.Index() == n.hint {
 		n.provenTo(u, n.hint) // and the same answer goes on
@@ -108,6 +112,8 @@ func (n *Native) pass(u *Updater) Need {
 }
 
 // compare holds the record that was taken against flash.
+//
+//go:noinline
 func (n *Native) compare(u *Updater) {
 	at := u.inst.written
 	done, err := u.readBack()
@@ -127,13 +133,15 @@ func (n *Native) compare(u *Updater) {
 
 // stride is how many records a sector holds, at least one.
 func (n *Native) stride(u *Updater) uint32 {
-	if s := u.slot().Geometry().EraseSize; s > u.shape().Chunk {
+	if s := u.slot().EraseSize(); s > u.shape().Chunk {
 		return s / u.shape().Chunk
 	}
 	return 1
 }
 
 // provenTo goes on behind record i.
+//
+//go:noinline
 func (n *Native) provenTo(u *Updater, i uint32) {
 	in := &u.inst
 	in.written = i * u.shape().Chunk
@@ -151,6 +159,8 @@ func (n *Native) provenTo(u *Updater, i uint32) {
 // stepBack: the walk did not end at the root. The same point is tried once more over
 // a new connection before flash is blamed; then a step back, three times at most;
 // then the stream itself decides.
+//
+//go:noinline
 func (n *Native) stepBack(u *Updater) {
 	u.sub = 1
 	n.tries++
@@ -162,7 +172,7 @@ func (n *Native) stepBack(u *Updater) {
 		u.inst.done = 0
 		u.sub = 0 // from what was noted at first
 		// If it comes to this again before flash got on, then less and less often.
-		u.wakeAt = u.c.Port.Millis() + u.patience()
+		u.wakeAt = u.millis() + uint64(u.patience())
 	default:
 		n.hint = (n.hint - 1) / step * step
 	}
@@ -170,6 +180,8 @@ func (n *Native) stepBack(u *Updater) {
 
 // findHint says where to try: what the journal says is written, or, without a
 // journal, the sector before the first blank one. One sector is looked at a step.
+//
+//go:noinline
 func (n *Native) findHint(u *Updater) (done bool, err error) {
 	in := &u.inst
 	if u.goOn && u.jnl.found {
@@ -205,6 +217,8 @@ func (n *Native) findHint(u *Updater) (done bool, err error) {
 
 // blank looks at the beginning of a sector: programs run upwards, so one that was
 // begun begins there.
+//
+//go:noinline
 func (n *Native) blank(u *Updater, off uint32) (bool, error) {
 	g := u.slot().Geometry()
 	p := u.chunk()
@@ -223,6 +237,8 @@ func (n *Native) blank(u *Updater, off uint32) (bool, error) {
 }
 
 // request asks for the stream from record i on, with the early bytes before it.
+//
+//go:noinline
 func (n *Native) request(u *Updater, i, early uint32) Need {
 	t := text{buf: u.buf}
 	t.add(streamTarget)
@@ -237,21 +253,23 @@ func (n *Native) request(u *Updater, i, early uint32) Need {
 	// A request ends with a whole number of report spans, so that reports go between two.
 	span := u.reportSpan()
 	n.until = (i/span + 1) * span
-	if last := u.shape().Records(); n.until+span/4 > last {
+	last := u.shape().Records()
+	if n.until+span/4 > last {
 		n.until = last // what is left is not worth two round trips
 	}
-	to := u.shape().Start(n.until)
-	if n.until == u.shape().Records() {
-		to = u.shape().FileLen()
+	if n.plain {
+		n.until = last
+	}
+	record := u.rel.chunk + stream.HashSize // a file that is longer than 32 bits is in no slot
+	to := n.until * record
+	if n.until == last {
+		to -= stream.HashSize + (last*u.rel.chunk - u.rel.Size) // the last one has no hash and may be short
 	}
 	l := &u.io.req
 	*l = layout{}
 	l.target = uint16(t.n)
 	l.body, l.nonce, l.stamp, l.mac = l.target, l.target, l.target, l.target
-	if n.plain {
-		n.until, to = u.shape().Records(), u.shape().FileLen()
-	}
-	u.io.from, u.io.to = uint32(u.shape().Start(i))-early, uint32(to-1)
+	u.io.from, u.io.to = i*record-early, to-1
 	u.io.ranged = !n.plain
 	n.busy, n.have = true, false
 	first := early
@@ -291,6 +309,8 @@ func (n *Native) endStream(u *Updater) {
 
 // streamFailed waits and tries again: around caches where what came was wrong, and
 // with whole files where nobody knows ranges.
+//
+//go:noinline
 func (n *Native) streamFailed(u *Updater, r Reason) Need {
 	if r != ReasonNone {
 		n.tries++
@@ -308,6 +328,7 @@ func (n *Native) streamFailed(u *Updater, r Reason) Need {
 	return u.fetchFailed(r)
 }
 
+//go:noinline
 func (n *Native) fetch(u *Updater) Need {
 	if n.v.Done() {
 		n.endStream(u)
@@ -327,11 +348,13 @@ func (n *Native) fetch(u *Updater) Need {
 }
 
 // next brings the next record into the window and has it proven.
+//
+//go:noinline
 func (n *Native) next(u *Updater) (taken bool, need Need) {
 	switch {
 	case u.io.state == ioNone:
-		if now := u.c.Port.Millis(); now < u.wakeAt {
-			return false, Need{Kind: NeedTime, Wait: u.wakeAt - now}
+		if wait := u.early(); wait > 0 {
+			return false, Need{Kind: NeedTime, Wait: wait}
 		}
 		return false, n.request(u, n.v.Index(), 0)
 	case n.have && n.v.Index() >= n.until:
@@ -356,6 +379,7 @@ func (n *Native) next(u *Updater) (taken bool, need Need) {
 	return false, Need{}
 }
 
+//go:noinline
 func (n *Native) report(u *Updater) Need {
 	if n.busy {
 		n.endStream(u)
@@ -371,7 +395,7 @@ func (n *Native) report(u *Updater) Need {
 			n.number++
 		}
 		m := n.words(u)
-		m.Nonce, _ = u.next()
+		m.Nonce = u.next()
 		body, err := m.Encode(u.buf[t.n:], n.c.MAC)
 		if err != 0 {
 			u.reported(false)
@@ -389,6 +413,8 @@ func (n *Native) report(u *Updater) Need {
 }
 
 // words of a report.
+//
+//go:noinline
 func (n *Native) words(u *Updater) native.Report {
 	m := native.Report{Device: n.c.Device, Key: n.c.Key, Boot: u.rec.BootCount, Number: n.number,
 		Bytes: u.inst.written, Reason: uint16(u.failing)}

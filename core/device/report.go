@@ -20,6 +20,8 @@ func (u *Updater) say(what saying, p phase) {
 
 // reported goes on behind a report. One that does not get through is dropped, but
 // for the outcome of a trial, which is kept in flash until it is acknowledged.
+//
+//go:noinline
 func (u *Updater) reported(acked bool) {
 	if acked {
 		u.event(EventReported, ReasonNone)
@@ -32,10 +34,10 @@ func (u *Updater) reported(acked bool) {
 			return
 		}
 		u.tries++
-		u.wakeAt = u.c.Port.Millis() + u.backoff()
+		u.wakeAt = u.millis() + uint64(u.backoff())
 	}
 	p := u.then
-	if p == phaseIdle && u.pollAt <= u.c.Port.Millis() {
+	if p == phaseIdle && u.pollAt <= u.millis() {
 		u.toIdle()
 	}
 	u.enter(p)

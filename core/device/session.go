@@ -7,6 +7,8 @@ import (
 
 // nonceReady reserves nonces before they are used (write before act). It returns
 // false where the state has to be written first; the phase is entered again then.
+//
+//go:noinline
 func (u *Updater) nonceReady() bool {
 	if !u.signed {
 		return true
@@ -22,19 +24,17 @@ func (u *Updater) nonceReady() bool {
 	return false
 }
 
-func (u *Updater) next() (nonce uint64, unix uint32) {
+func (u *Updater) next() uint64 {
 	u.nonce++
-	unix = u.c.Port.Unix()
-	if t := uint64(unix) << 8; u.c.Store == nil && t > u.nonce {
+	if t := uint64(u.c.Port.Unix()) << 8; u.c.Store == nil && t > u.nonce {
 		u.nonce = t // it may have started within a second that it had used before
 	}
-	if unix == 0 {
-		unix = uint32(u.c.Port.Millis() / 1000) // a clockless device counts from its start
-	}
-	return u.nonce, unix
+	return u.nonce
 }
 
 // unreachable waits longer each time. Progress is kept.
+//
+//go:noinline
 func (u *Updater) unreachable() {
 	reason := ReasonNone
 	if u.io.head.Status == 401 || u.io.head.Status == 403 {
@@ -44,7 +44,7 @@ func (u *Updater) unreachable() {
 	if u.tries < 255 {
 		u.tries++
 	}
-	u.pollAt = u.c.Port.Millis() + u.backoff()
+	u.pollAt = u.millis() + uint64(u.backoff())
 	if u.trial {
 		u.enter(phaseTrial)
 		return
@@ -84,6 +84,8 @@ func (u *Updater) cancelled() {
 
 // consider decides what to do with what is on offer. What it does not take it puts
 // down again: the release in progress is then read from the journal anew.
+//
+//go:noinline
 func (u *Updater) consider(o *release) {
 	old := &u.rel
 	u.goOn = old.known && same(&old.Digest, &o.Digest) && old.Size == o.Size && old.chunk == o.chunk
@@ -102,8 +104,7 @@ func (u *Updater) consider(o *release) {
 		u.putDown() // found wanting in this start; or it is staged again in a while
 		return
 	case waits:
-		u.failing = ReasonOlder
-		u.event(EventFailed, ReasonOlder)
+		u.blame(ReasonOlder)
 		u.putDown()
 		return
 	}
@@ -113,7 +114,7 @@ func (u *Updater) consider(o *release) {
 	}
 	u.hash.Reset()
 	// Is it what runs already? The slot itself is asked, nothing that was noted.
-	if run := u.c.Boot.Running(); int(run) < len(u.c.Slots) && u.rel.Size <= u.c.Slots[run].Size() {
+	if run := u.running(); int(run) < len(u.c.Slots) && u.rel.Size <= u.c.Slots[run].Size() {
 		u.enter(phaseHashRunning)
 		return
 	}
@@ -121,6 +122,8 @@ func (u *Updater) consider(o *release) {
 }
 
 // refusal is why an offer is not taken, from its numbers alone.
+//
+//go:noinline
 func (u *Updater) refusal(o *release) Reason {
 	tr := &u.rec.Trial
 	switch {
@@ -150,7 +153,7 @@ func (u *Updater) refuse(r Reason) {
 		return
 	}
 	u.warned = true
-	u.pollAt = u.c.Port.Millis() + u.jitter(uint64(u.c.PollMillis))
+	u.pollLater()
 	u.say(sayFailed, phaseReload)
 }
 
@@ -158,16 +161,18 @@ func (u *Updater) refuse(r Reason) {
 // progress in flash, the journal tells anew.
 func (u *Updater) putDown() {
 	u.rel.known, u.inst = false, install{}
-	u.pollAt = u.c.Port.Millis() + u.jitter(uint64(u.c.PollMillis))
+	u.pollLater()
 	u.enter(phaseReload)
 }
 
 // hashSlot compares a slot's first bytes with the offer's digest: the running
 // slot, then, on a board without a store, the target whose record says that it
 // went back.
+//
+//go:noinline
 func (u *Updater) hashSlot() {
 	o := &u.rel
-	slot := u.c.Boot.Running()
+	slot := u.running()
 	if u.phase == phaseHashTarget {
 		slot = u.target
 	}
@@ -207,11 +212,13 @@ func (u *Updater) hashSlot() {
 }
 
 func (u *Updater) wentBack(s boot.Slot) bool {
-	st := u.c.Boot.State(s)
+	st := u.record(s)
 	return st == boot.RecordAborted || st == boot.RecordInvalid
 }
 
 // take starts the download of the offer, or goes on with it.
+//
+//go:noinline
 func (u *Updater) take() {
 	resume := u.goOn && u.jnl.found
 	if tr := &u.rec.Trial; tr.Open {
@@ -261,13 +268,15 @@ func (u *Updater) chunkInHand(n uint32) {
 // asked for, while the buffer is free.
 func (u *Updater) eraseDue() bool {
 	in := &u.inst
-	return in.written < u.rel.Size && in.erased < roundUp(in.written+u.chunkLen(), u.slot().Geometry().EraseSize)
+	return in.written < u.rel.Size && in.erased < roundUp(in.written+u.chunkLen(), u.slot().EraseSize())
 }
 
 // fetchFailed waits and tries again. A wrong chunk, too often, fails the
 // deployment; a network that is away only sends the updater back to polling. A wrong
 // record is the network's doing too, for its release is signed: that is reported,
 // and tried again when the server still wants it.
+//
+//go:noinline
 func (u *Updater) fetchFailed(r Reason) Need {
 	u.tries++
 	if r != ReasonNone {
@@ -277,8 +286,7 @@ func (u *Updater) fetchFailed(r Reason) Need {
 				u.fail(r)
 				return Need{}
 			}
-			u.failing = r
-			u.event(EventFailed, r)
+			u.blame(r)
 			u.parkDownload()
 			u.tries = 0
 			u.say(sayFailed, phaseReload)
@@ -292,8 +300,8 @@ func (u *Updater) fetchFailed(r Reason) Need {
 			return Need{}
 		}
 	}
-	u.wakeAt = u.c.Port.Millis() + u.backoff()
-	return Need{Kind: NeedTime, Wait: u.wakeAt - u.c.Port.Millis()}
+	u.wakeAt = u.millis() + uint64(u.backoff())
+	return Need{Kind: NeedTime, Wait: u.wakeAt - u.millis()}
 }
 
 // parkDownload leaves a download as a reset would: the journal is read again, and
@@ -307,13 +315,13 @@ func (u *Updater) parkDownload() {
 
 // patience is the wait after something that got nowhere, twice as long each time
 // until flash gets on: trying again may cost a sector's erase.
-func (u *Updater) patience() uint64 {
-	d := uint64(parkCap)
+func (u *Updater) patience() uint32 {
+	d := uint32(parkCap)
 	if u.parks < 12 {
 		d = backoffBase << u.parks
 		u.parks++
 	}
-	return d/2 + uint64(u.c.Port.Random())%(d/2+1)
+	return d/2 + u.c.Port.Random()%(d/2+1)
 }
 
 // park puts the next poll off.
@@ -322,12 +330,14 @@ func (u *Updater) park() {
 	if b := u.backoff(); d < b {
 		d = b // or what the server asked for
 	}
-	u.pollAt = u.c.Port.Millis() + d
+	u.pollAt = u.millis() + uint64(d)
 }
 
 // flashFailed: a chunk could not be programmed, or reads back wrong. Where an entry's
 // word for "erased" was taken, the entry may be what is wrong: then everything is
 // erased anew, once, before flash is blamed.
+//
+//go:noinline
 func (u *Updater) flashFailed(r Reason) {
 	if u.inst.written >= u.inst.believed {
 		u.fail(r)
@@ -344,6 +354,7 @@ func (u *Updater) flashFailed(r Reason) {
 	u.enter(phaseProtect)
 }
 
+//go:noinline
 func (u *Updater) finishChunk() {
 	done, err := u.readBack()
 	if err != nil {

@@ -82,6 +82,7 @@ func (signed) hold(n *Native, u *Updater) bool {
 	return true
 }
 
+//go:noinline
 func (signed) behind(n *Native, u *Updater, version, generation uint32) bool {
 	s := n.c.Profile.signed
 	s.rotated = generation > n.heldGen
@@ -92,14 +93,14 @@ func (signed) behind(n *Native, u *Updater, version, generation uint32) bool {
 	u.hangUp()
 	n.step = stepList
 	if s.lists++; s.lists > maxLists {
-		u.failing = ReasonKeyList
-		u.event(EventFailed, ReasonKeyList)
+		u.blame(ReasonKeyList)
 		s.lists = 0
 		n.leave(u)
 	}
 	return true
 }
 
+//go:noinline
 func (signed) list(n *Native, u *Updater) Need {
 	s := n.c.Profile.signed
 	switch {
@@ -121,6 +122,8 @@ func (signed) list(n *Native, u *Updater) Need {
 }
 
 // got begins to judge a key list.
+//
+//go:noinline
 func (s *Signed) got(n *Native, u *Updater) {
 	if !n.ok(u) {
 		n.away(u)
@@ -141,6 +144,7 @@ func (s *Signed) got(n *Native, u *Updater) {
 	n.step = stepAccept
 }
 
+//go:noinline
 func (s *Signed) accept(n *Native, u *Updater) {
 	done, err := s.acceptance.Step(s.verifier)
 	if !done {

@@ -38,6 +38,7 @@ const (
 	phaseUnname
 )
 
+//go:noinline
 func (p phase) String() string {
 	switch p {
 	case phaseStart, phaseReload:
@@ -77,6 +78,8 @@ func (p phase) String() string {
 // Step does one bounded thing and says what is needed next: one erase, or one
 // program of at most 4 KiB, or reads of at most 4 KiB of a slot and one sector of
 // the journal.
+//
+//go:noinline
 func (u *Updater) Step() Need {
 	if u.io.drop {
 		u.io.drop = false
@@ -182,6 +185,7 @@ func (u *Updater) saveThen(p phase, sub uint8) {
 	u.phase, u.saveNext, u.sub = phaseSave, p, sub
 }
 
+//go:noinline
 func (u *Updater) save() {
 	done, err := u.c.Store.Save(&u.rec, u.buf)
 	if err != nil {
@@ -191,7 +195,7 @@ func (u *Updater) save() {
 		u.rec.NonceLimit = u.nonce // what was to be reserved may be not
 		u.event(EventFailed, ReasonState)
 		u.rel.known, u.inst = false, install{}
-		u.pollAt = u.c.Port.Millis() + uint64(u.c.PollMillis)
+		u.pollAt = u.millis() + uint64(u.c.PollMillis)
 		u.wakeAt = u.pollAt // or a report would try again at once, and wear the sector out
 		u.enter(phaseIdle)
 		return
@@ -201,7 +205,21 @@ func (u *Updater) save() {
 	}
 }
 
+// What many ask of the port and the records stands once: a call through an interface
+// takes more code than one of a function.
+
+//go:noinline
+func (u *Updater) millis() uint64 { return u.c.Port.Millis() }
+
+//go:noinline
+func (u *Updater) running() boot.Slot { return u.c.Boot.Running() }
+
+//go:noinline
+func (u *Updater) record(s boot.Slot) boot.RecordState { return u.c.Boot.State(s) }
+
 // start reads what flash says and judges the reset.
+//
+//go:noinline
 func (u *Updater) start() {
 	switch u.sub {
 	case 0:
@@ -221,8 +239,7 @@ func (u *Updater) start() {
 		u.rec.NonceLimit = u.nonce // none is reserved
 	case 1:
 		if err := u.c.Boot.Load(); err != nil {
-			u.failing = ReasonBootRecord
-			u.event(EventFailed, ReasonBootRecord)
+			u.blame(ReasonBootRecord)
 		}
 		u.pickTarget()
 		u.jnl.use(u.journalArea())
@@ -255,8 +272,10 @@ func (u *Updater) finished(d *[32]byte) bool {
 }
 
 // idle waits for the next thing that is due.
+//
+//go:noinline
 func (u *Updater) idle() Need {
-	now := u.c.Port.Millis()
+	now := u.millis()
 	switch {
 	case u.outcomeDue() && now >= u.wakeAt:
 		u.say(sayOutcome, phaseIdle)
@@ -283,34 +302,46 @@ func (u *Updater) idle() Need {
 // as long as that still runs, because the boot record could not be written.
 func (u *Updater) outcomeDue() bool {
 	tr := &u.rec.Trial
-	return u.rec.Outcome != state.OutcomeNone && !(tr.Rejected && tr.Slot == u.c.Boot.Running())
+	return u.rec.Outcome != state.OutcomeNone && !(tr.Rejected && tr.Slot == u.running())
 }
 
 func (u *Updater) toIdle() {
-	u.pollAt = u.c.Port.Millis() + u.jitter(uint64(u.c.PollMillis))
+	u.pollLater()
 	u.enter(phaseIdle)
 }
 
+func (u *Updater) pollLater() { u.pollAt = u.millis() + uint64(u.jitter(u.c.PollMillis)) }
+
+// early is how long nothing is to be sent yet, 0: now. Milliseconds.
+func (u *Updater) early() uint64 {
+	if now := u.millis(); now < u.wakeAt {
+		return u.wakeAt - now
+	}
+	return 0
+}
+
 // jitter spreads devices: between 7/8 and 9/8 of ms.
-func (u *Updater) jitter(ms uint64) uint64 {
+func (u *Updater) jitter(ms uint32) uint32 {
 	q := ms / 4
 	if q == 0 {
 		return ms
 	}
-	return ms - q/2 + uint64(u.c.Port.Random())%q
+	return ms - q/2 + u.c.Port.Random()%q
 }
 
 // backoff is the wait after the tries-th failure in a row, or what the server asked for.
-func (u *Updater) backoff() uint64 {
-	d := uint64(backoffBase)
+//
+//go:noinline
+func (u *Updater) backoff() uint32 {
+	d := uint32(backoffBase)
 	for i := uint8(1); i < u.tries && d < backoffCap; i++ {
 		d *= 2
 	}
 	if d > backoffCap {
 		d = backoffCap
 	}
-	d = d/2 + uint64(u.c.Port.Random())%(d/2+1)
-	if ms := uint64(u.io.head.RetryAfter) * 1000; ms > d {
+	d = d/2 + u.c.Port.Random()%(d/2+1)
+	if ms := u.io.head.RetryAfter * 1000; ms > d { // at most maxRetryAfter
 		d = ms
 	}
 	u.io.head.RetryAfter = 0
@@ -319,6 +350,8 @@ func (u *Updater) backoff() uint64 {
 
 // fail ends the deployment: nothing of it is tried again under this digest and
 // stamp until the next start, and the server is told why.
+//
+//go:noinline
 func (u *Updater) fail(r Reason) {
 	u.failing = r
 	u.failed.set(&u.rel.Digest, u.rel.Stamp)
@@ -341,14 +374,16 @@ func badAtOnce(r Reason) bool {
 
 // backSlot is where a way back leads: a slot whose record is VALID, else any
 // other that has one, else the factory image.
+//
+//go:noinline
 func (u *Updater) backSlot() (boot.Slot, bool) {
 	best, found := boot.Factory, false
 	for i := range u.c.Slots {
 		s := boot.Slot(i)
-		if s == u.c.Boot.Running() {
+		if s == u.running() {
 			continue
 		}
-		switch u.c.Boot.State(s) {
+		switch u.record(s) {
 		case boot.RecordValid:
 			return s, true
 		case boot.RecordUndefined:

@@ -8,12 +8,14 @@ import (
 )
 
 // judge acts on what the reset meant (boot.Judge has the table).
+//
+//go:noinline
 func (u *Updater) judge() {
 	tr := &u.rec.Trial
-	run := u.c.Boot.Running()
+	run := u.running()
 	u.verdict = boot.Judge(boot.Evidence{
 		Trial: tr.Open, TrialSlot: tr.Slot, Confirming: tr.Confirming, Rejected: tr.Rejected,
-		Running: run, RunningRecord: u.c.Boot.State(run), TrialRecord: u.c.Boot.State(tr.Slot),
+		Running: run, RunningRecord: u.record(run), TrialRecord: u.record(tr.Slot),
 		Reason: u.c.Port.ResetReason(),
 	})
 	u.event(EventVerdict, ReasonNone)
@@ -61,7 +63,7 @@ func (u *Updater) afterOrder() {
 	switch {
 	case !tr.Rejected:
 		u.enter(phaseIdle)
-	case tr.Slot == u.c.Boot.Running():
+	case tr.Slot == u.running():
 		u.enter(phaseCheckBack)
 	default:
 		u.enter(phaseUnname)
@@ -69,9 +71,11 @@ func (u *Updater) afterOrder() {
 }
 
 // unname has no record start the trial's slot any more.
+//
+//go:noinline
 func (u *Updater) unname() {
 	tr := &u.rec.Trial
-	if st := u.c.Boot.State(tr.Slot); st != boot.RecordNone && !u.wentBack(tr.Slot) {
+	if st := u.record(tr.Slot); st != boot.RecordNone && !u.wentBack(tr.Slot) {
 		done, err := u.c.Boot.Step(boot.GoalProtect, tr.Slot)
 		if err == nil && !done {
 			return
@@ -93,6 +97,8 @@ func (u *Updater) unname() {
 }
 
 // endTrial closes the trial and keeps its end until it is reported.
+//
+//go:noinline
 func (u *Updater) endTrial(o state.Outcome) {
 	tr := &u.rec.Trial
 	switch o {
@@ -129,7 +135,7 @@ func (u *Updater) stageLater() {
 		u.wentWrong(state.OutcomeGaveUp)
 		return
 	}
-	u.stageAt = u.c.Port.Millis() + restageMillis
+	u.stageAt = u.millis() + restageMillis
 	u.enter(phaseIdle)
 }
 
@@ -153,7 +159,7 @@ func (u *Updater) beginTrial() {
 	if s := u.rec.Trial.Image.TrialSeconds; u.rec.Trial.Open && s != 0 {
 		ms = uint64(s) * 1000
 	}
-	u.trialBy = u.c.Port.Millis() + ms
+	u.trialBy = u.millis() + ms
 	u.pollAt = 0
 	u.event(EventTrial, ReasonNone)
 	u.enter(phaseTrial)
@@ -161,8 +167,10 @@ func (u *Updater) beginTrial() {
 
 // onTrial waits for the self-test, then for contact, then confirms. Only the
 // running slot's record may change meanwhile (I3).
+//
+//go:noinline
 func (u *Updater) onTrial() Need {
-	now := u.c.Port.Millis()
+	now := u.millis()
 	switch {
 	case u.selfTest == 2:
 		u.rejectWith(state.OutcomeSelfTest)
@@ -191,6 +199,8 @@ func (u *Updater) onTrial() Need {
 }
 
 // confirm notes the decision, makes the record VALID, then closes the trial.
+//
+//go:noinline
 func (u *Updater) confirm() {
 	switch u.sub {
 	case 0:
@@ -200,11 +210,10 @@ func (u *Updater) confirm() {
 			u.saveThen(phaseConfirm, 1)
 		}
 	case 1:
-		done, err := u.c.Boot.Step(boot.GoalConfirm, u.c.Boot.Running())
+		done, err := u.c.Boot.Step(boot.GoalConfirm, u.running())
 		if err != nil {
 			// The record is not VALID: at the next reset the bootloader goes back.
-			u.failing = ReasonBootRecord
-			u.event(EventFailed, ReasonBootRecord)
+			u.blame(ReasonBootRecord)
 			u.trial = false
 			u.toIdle()
 			return
@@ -235,13 +244,14 @@ func (u *Updater) rejectWith(o state.Outcome) {
 }
 
 // reject makes the running slot's record INVALID, so that the old slot starts.
+//
+//go:noinline
 func (u *Updater) reject() {
 	back, ok := u.backSlot()
 	if !ok {
 		// Nowhere to go: this image is the only one. Stay, and say so.
 		u.trial = false
-		u.failing = ReasonNoWayBack
-		u.event(EventFailed, ReasonNoWayBack)
+		u.blame(ReasonNoWayBack)
 		u.toIdle()
 		return
 	}
@@ -263,6 +273,8 @@ func (u *Updater) revert() {
 
 // checkBack proves that the other slot holds a whole image before an ordered way
 // back is taken.
+//
+//go:noinline
 func (u *Updater) checkBack() {
 	if u.sub == 0 {
 		back, ok := u.otherWhole()
@@ -301,7 +313,7 @@ func (u *Updater) checkBack() {
 		u.rec.MarkBad(&u.rec.Confirmed.Digest, u.rec.Confirmed.Stamp) // or the next poll would bring it back
 	}
 	u.rec.Trial.Open = false
-	u.rec.Trial.Slot, u.rec.Trial.Rejected = u.c.Boot.Running(), true // until it is left: afterOrder
+	u.rec.Trial.Slot, u.rec.Trial.Rejected = u.running(), true // until it is left: afterOrder
 	u.rec.Outcome = state.OutcomeRevertedByOp
 	u.event(EventReverting, ReasonOrdered)
 	u.saveThen(phaseRevert, 0)
@@ -309,13 +321,15 @@ func (u *Updater) checkBack() {
 
 // otherWhole is the slot that an ordered way back leads to: not the running one,
 // and neither rejected nor in the middle of a download.
+//
+//go:noinline
 func (u *Updater) otherWhole() (boot.Slot, bool) {
 	if u.chain {
 		return u.wayBack()
 	}
 	for i := range u.c.Slots {
 		s := boot.Slot(i)
-		if s == u.c.Boot.Running() || u.wentBack(s) {
+		if s == u.running() || u.wentBack(s) {
 			continue
 		}
 		if u.rel.known && s == u.target && u.jnl.newest.written < u.rel.Size {
@@ -327,8 +341,7 @@ func (u *Updater) otherWhole() (boot.Slot, bool) {
 }
 
 func (u *Updater) noWayBack() {
-	u.failing = ReasonNoWayBack
-	u.event(EventFailed, ReasonNoWayBack)
+	u.blame(ReasonNoWayBack)
 	u.say(sayFailed, phasePoll)
 	if u.rec.Outcome == state.OutcomeRevertedByOp {
 		// It was ordered before a cut, and there is no way any more.
@@ -346,6 +359,8 @@ func (u *Updater) resumed() {
 }
 
 // protect makes the records safe before the first erase of the target.
+//
+//go:noinline
 func (u *Updater) protect() {
 	done, err := u.c.Boot.Step(boot.GoalProtect, u.target)
 	if err != nil {
@@ -366,9 +381,11 @@ func (u *Updater) protect() {
 }
 
 // writeNote appends what is durable now to the journal, then goes where it was due.
+//
+//go:noinline
 func (u *Updater) writeNote() {
 	e := u.inst.entry()
-	done, err := u.jnl.append(e, u.target, &u.rel, u.buf)
+	done, err := u.jnl.append(&e, u.target, &u.rel, u.buf)
 	if err != nil {
 		u.fail(ReasonJournal)
 		return
@@ -411,6 +428,8 @@ func (u *Updater) beginVerify() {
 
 // verify reads the whole image back: its SHA-256 and the bootloader's own check,
 // in one pass (I5).
+//
+//go:noinline
 func (u *Updater) verify() {
 	done, err := u.hashNext(u.target, u.rel.Size, true)
 	if err != nil {
@@ -444,6 +463,8 @@ func (u *Updater) verify() {
 }
 
 // stage notes the trial, then switches the boot record, then resets.
+//
+//go:noinline
 func (u *Updater) stage() {
 	switch u.sub {
 	case 0:

@@ -82,6 +82,15 @@ func (w *V1) ask(u *Updater, req v1.Request, err error, k v1.Kind) Need {
 	return u.send(len(u.buf)-feedBytes, len(u.buf))
 }
 
+// time is what a request says of the time, in seconds: a clockless device counts from
+// its start.
+func (w *V1) time(u *Updater) uint32 {
+	if t := u.c.Port.Unix(); t != 0 {
+		return t
+	}
+	return uint32(u.millis() / 1000)
+}
+
 // answered ends an exchange and says how it went: whole is an answer with status
 // 200 that parsed.
 func (w *V1) answered(u *Updater) (whole bool) {
@@ -95,7 +104,7 @@ func (w *V1) poll(u *Updater) Need {
 		if !u.nonceReady() {
 			return Need{}
 		}
-		n, t := u.next()
+		n, t := u.next(), w.time(u)
 		if w.sub == 0 && !u.trial {
 			req, err := w.wire.RollbackStatus(u.chunk(), n, t)
 			return w.ask(u, req, err, v1.KindRollback)
@@ -160,8 +169,8 @@ func (w *V1) resume(u *Updater) Need {
 
 func (w *V1) fetch(u *Updater) Need {
 	if u.io.state == ioNone {
-		if now := u.c.Port.Millis(); now < u.wakeAt {
-			return Need{Kind: NeedTime, Wait: u.wakeAt - now}
+		if wait := u.early(); wait > 0 {
+			return Need{Kind: NeedTime, Wait: wait}
 		}
 		if u.inst.written >= u.rel.Size {
 			u.beginVerify()
@@ -170,7 +179,7 @@ func (w *V1) fetch(u *Updater) Need {
 		if !u.nonceReady() {
 			return Need{}
 		}
-		n, t := u.next()
+		n, t := u.next(), w.time(u)
 		req, err := w.wire.Chunk(u.chunk(), u.inst.written/u.rel.chunk, n, t)
 		return w.ask(u, req, err, v1.KindChunk)
 	}
@@ -209,7 +218,7 @@ func (w *V1) report(u *Updater) Need {
 		if !u.nonceReady() {
 			return Need{}
 		}
-		n, t := u.next()
+		n, t := u.next(), w.time(u)
 		r := w.words(u)
 		req, err := w.wire.Report(u.chunk(), &r, n, t)
 		return w.ask(u, req, err, v1.KindAck)

@@ -155,6 +155,8 @@ func (u *Updater) hangUp() {
 }
 
 // skim reads an answer that says nothing to its end, within bounds.
+//
+//go:noinline
 func (u *Updater) skim() (more bool) {
 	n := u.io.got
 	u.io.got = 0

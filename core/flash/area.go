@@ -57,6 +57,26 @@ func (a *Area) Geometry() Geometry {
 	return g
 }
 
+// EraseSize is Geometry's: one word, where that is six.
+//
+//go:noinline
+func (a *Area) EraseSize() uint32 {
+	if a.dev == nil {
+		return 0
+	}
+	return a.dev.Geometry().EraseSize
+}
+
+// ProgramSize is Geometry's.
+//
+//go:noinline
+func (a *Area) ProgramSize() uint32 {
+	if a.dev == nil {
+		return 0
+	}
+	return a.dev.Geometry().ProgramSize
+}
+
 // ReadAt fills p from off.
 func (a *Area) ReadAt(p []byte, off uint32) error {
 	if err := a.check(uint32(len(p)), off); err != nil {

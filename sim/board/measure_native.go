@@ -132,5 +132,5 @@ func (r *run) measured(t *esp32.Table, chunk int) error {
 	if c.Journal, err = r.b.area(t, esp32.TypeRunnel, esp32.SubtypeJournal); err != nil {
 		return err
 	}
-	return device.New(&r.up, c)
+	return device.New(&r.up, &c)
 }

@@ -225,7 +225,7 @@ func (r *run) start(ctx context.Context, bt Boot) (boot.ResetReason, error) {
 	if r.app.Change != nil {
 		r.app.Change(&c)
 	}
-	if err := device.New(&r.up, c); err != nil {
+	if err := device.New(&r.up, &c); err != nil {
 		return 0, err
 	}
 	if r.app.OnStart != nil {

@@ -102,7 +102,7 @@ func main() {
 		board.Err(device.NewNative(&nativeWire, &nativeConfig))
 		config.Wire = nativeWire.Wire()
 	}
-	if err := device.New(&updater, config); err != nil {
+	if err := device.New(&updater, &config); err != nil {
 		board.Text(device.Error(board.Input()).Error())
 		return
 	}

@@ -30,6 +30,7 @@ func use(a *flash.Area) {
 	board.Output(a.Base())
 	board.Output(a.Size())
 	board.Output(a.Geometry().EraseSize)
+	board.Output(a.EraseSize() + a.ProgramSize())
 	board.Output(a.EraseUnit(board.Input(), board.Input()))
 	board.Text(flash.Error(board.Input()).Error())
 }

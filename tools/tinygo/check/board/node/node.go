@@ -24,6 +24,7 @@ const (
 var (
 	updater device.Updater
 	wire    device.Native
+	parts   device.Config
 	config  device.NativeConfig
 	judge   device.Judge
 	keys    native.Keys
@@ -44,17 +45,17 @@ func Run(profile device.Profile) {
 	keys.Derive(&secret, &hash)
 	mac.Keys, mac.Run = &keys, &hash
 
-	var c device.Config
+	c := &parts
 	c.Port, c.Boot, c.Image, c.Store, c.Slots = port{}, scheme{}, check{}, &store, slots[:]
 	c.HasFactory, c.Buffer = true, buffer[:]
-	areas(&c)
+	areas(c)
 
 	config.Device, config.Product, config.Hardware, config.Key = name[:], name[:4], name[:], 1
 	config.MAC, config.Hash, config.Judge, config.Format = &mac, &hash, &judge, manifest.FormatRaw
 	config.Profile = profile
 	board.Err(device.NewNative(&wire, &config))
 	c.Wire = wire.Wire()
-	board.Err(device.New(&updater, c))
+	board.Err(device.New(&updater, &parts))
 	for {
 		step()
 	}
