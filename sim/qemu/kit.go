@@ -1,0 +1,86 @@
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/runnel-fota/runnel/core/boot"
+	"github.com/runnel-fota/runnel/core/factory"
+)
+
+// Map of the microbit's flash (firmware/microbit/map.go).
+const (
+	SlotSize    = 0x1E000
+	RecordsAt   = 0x3E000
+	StateAt     = 0x3E800
+	JournalAt   = 0x3F000
+	FactoryAt   = 0x3F800
+	PageSize    = 1024
+	ProgramSize = 4
+)
+
+// SlotAt is where the slots begin.
+var SlotAt = [2]uint32{0x2000, 0x20000}
+
+// Fault is what is wrong with a build of the example image.
+type Fault uint32
+
+const (
+	Healthy Fault = iota
+	Crashes
+	Hangs
+	FailsSelfTest
+	Mute // it reaches no server
+)
+
+// Kit is the microbit's firmware: the boot stage, and the image linked for each slot.
+type Kit struct {
+	Boot *Firmware
+	App  [2]*Firmware
+}
+
+// BuildKit builds it; with tags for the image.
+func BuildKit(ctx context.Context, b *Builder, tags ...string) (*Kit, error) {
+	k := &Kit{}
+	var err error
+	if k.Boot, err = b.Build(ctx, "microbit", "boot", "boot"); err != nil {
+		return nil, err
+	}
+	for i := range k.App {
+		if k.App[i], err = b.Build(ctx, "microbit", "app", fmt.Sprintf("slot%d", i), tags...); err != nil {
+			return nil, err
+		}
+	}
+	return k, nil
+}
+
+// Image is a build for a slot, sealed: with a version for people, and a fault.
+func (k *Kit) Image(slot int, version string, f Fault) ([]byte, error) {
+	app := k.App[slot]
+	img := bytes.Clone(app.Image)
+	info := int(app.Symbols["image_info"] - app.Base)
+	if info <= 0 || info+20 > len(img) || len(version) > 16 {
+		return nil, fmt.Errorf("qemu: image_info at %d of %d bytes", info, len(img))
+	}
+	copy(img[info:info+16], make([]byte, 16))
+	copy(img[info:], version)
+	binary.LittleEndian.PutUint32(img[info+16:], uint32(f))
+	return img, boot.SealRaw(img)
+}
+
+// Flash is the chip as it leaves the factory: boot stage, an image in slot 0, and the
+// board's page.
+func (k *Kit) Flash(image []byte, page *factory.Page) ([]byte, error) {
+	flash := bytes.Repeat([]byte{0xFF}, int(Microbit.Flash.Size))
+	if len(k.Boot.Image) > int(SlotAt[0]) || len(image) > SlotSize {
+		return nil, fmt.Errorf("qemu: boot stage of %d and image of %d bytes do not fit", len(k.Boot.Image), len(image))
+	}
+	copy(flash, k.Boot.Image)
+	copy(flash[SlotAt[0]:], image)
+	if _, err := page.Encode(flash[FactoryAt : FactoryAt+PageSize]); err != 0 {
+		return nil, err
+	}
+	return flash, nil
+}

@@ -1,0 +1,190 @@
+package qemu
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/runnel-fota/runnel/core/boot"
+	"github.com/runnel-fota/runnel/core/device"
+	"github.com/runnel-fota/runnel/core/factory"
+	"github.com/runnel-fota/runnel/core/flash"
+	"github.com/runnel-fota/runnel/internal/testenv"
+	"github.com/runnel-fota/runnel/internal/tinygo"
+	"github.com/runnel-fota/runnel/sim/labserver"
+	"github.com/runnel-fota/runnel/sim/nor"
+)
+
+// limit bounds a test's emulators; an update takes seconds.
+const limit = 4 * time.Minute
+
+var built struct {
+	once sync.Once
+	b    *Builder
+	err  error
+	kits map[string]*Kit
+}
+
+// builder builds firmware, once for all tests.
+func builder(t *testing.T) *Builder {
+	t.Helper()
+	testenv.Tool(t, Program)
+	for _, p := range tinygo.Programs {
+		testenv.Tool(t, p)
+	}
+	built.once.Do(func() {
+		built.b, built.err = NewBuilder(context.Background(), testenv.Root())
+		built.kits = map[string]*Kit{}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return built.b
+}
+
+// microbit is its firmware, for a profile: "" or "signed".
+func microbit(t *testing.T, profile string) *Kit {
+	t.Helper()
+	b := builder(t)
+	if k := built.kits[profile]; k != nil {
+		return k
+	}
+	var tags []string
+	if profile != "" {
+		tags = []string{profile}
+	}
+	k, err := BuildKit(t.Context(), b, tags...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	built.kits[profile] = k
+	return k
+}
+
+// bench is a board with version 1 in slot 0, and a server that has releases.
+type bench struct {
+	*Lab
+	t      *testing.T
+	kit    *Kit
+	book   *labserver.Book
+	start  []byte               // flash as it left the factory
+	images map[string][2][]byte // by version
+}
+
+func newBench(t *testing.T, k *Kit) *bench {
+	t.Helper()
+	book, err := labserver.NewBook()
+	if err != nil {
+		t.Fatal(err)
+	}
+	book.Raw = true
+	b := &bench{t: t, kit: k, book: book, images: map[string][2][]byte{}}
+	page := factory.Page{Device: []byte(labserver.Device), Product: []byte(labserver.Product), Hardware: []byte(labserver.Hardware),
+		Secret: &book.Secret, Roots: book.Baked()}
+	if b.start, err = k.Flash(b.build("1.0.0", Healthy)[0], &page); err != nil {
+		t.Fatal(err)
+	}
+	b.Lab = NewLab(&Chip{Board: Microbit, Flash: append([]byte(nil), b.start...)}, labserver.New(book))
+	return b
+}
+
+func (b *bench) build(version string, f Fault) [2][]byte {
+	b.t.Helper()
+	var out [2][]byte
+	for slot := range out {
+		var err error
+		if out[slot], err = b.kit.Image(slot, version, f); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	b.images[version] = out
+	return out
+}
+
+// release signs both builds of a version, and returns the number of that for slot 0;
+// the other one follows.
+func (b *bench) release(version string, sequence uint32, f Fault) int {
+	b.t.Helper()
+	first := -1
+	for slot, img := range b.build(version, f) {
+		n, err := b.book.AddBuild(version, img, sequence, 0, 1024, slot)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if first < 0 {
+			first = n
+		}
+	}
+	return first
+}
+
+// run lets the board run until stop says so.
+func (b *bench) run(stop func(*Lab) bool) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), limit)
+	defer cancel()
+	if err := b.Run(ctx, stop); err != nil {
+		for _, e := range b.Events[max(0, len(b.Events)-12):] {
+			b.t.Logf("event %d, reason %v, slot %d, %d bytes", e.Kind, e.Reason, e.Slot, e.Bytes)
+		}
+		b.t.Fatalf("after %d starts, %d calls, %d polls: %v", b.Starts, b.Line.Calls, b.Server.Polls, err)
+	}
+}
+
+// more stops after n polls from now.
+func (b *bench) more(n int) func(*Lab) bool {
+	until := b.Server.Polls + n
+	return func(l *Lab) bool { return l.Server.Polls >= until }
+}
+
+// heard is what the server has heard of the builds of a release.
+func (b *bench) heard(release int) labserver.Heard {
+	a, c := b.Server.Heard[release], b.Server.Heard[release+1]
+	a.Confirmed, a.Ended = a.Confirmed || c.Confirmed, a.Ended || c.Ended
+	for i := range a.Reasons {
+		a.Reasons[i] |= c.Reasons[i]
+	}
+	return a
+}
+
+// record is what the boot records say, read as the boot stage does.
+func (b *bench) record() boot.Record {
+	b.t.Helper()
+	chip, err := nor.New(nor.Config{Size: 2 * PageSize, EraseSize: PageSize, BlockEraseSize: nor.NoBlocks, ProgramSize: ProgramSize})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := chip.Load(0, b.Chip.Flash[RecordsAt:RecordsAt+2*PageSize]); err != nil {
+		b.t.Fatal(err)
+	}
+	area, err := flash.NewArea(chip, 0, 2*PageSize)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var r boot.Record
+	if _, ok, err := boot.ReadRecord(&area, &r, make([]byte, boot.RecordBuffer)); !ok || err != nil {
+		b.t.Fatalf("no boot record in force: %v", err)
+	}
+	return r
+}
+
+// starts checks which slot starts next, and that it holds a version byte for byte.
+func (b *bench) starts(slot boot.Slot, version string) {
+	b.t.Helper()
+	r := b.record()
+	if r.Active != slot || r.States[slot] != boot.RecordValid {
+		b.t.Errorf("the record says %+v, want slot %d VALID", r, slot)
+	}
+	want := b.images[version][slot]
+	if got := b.Chip.Flash[SlotAt[slot]:]; string(got[:len(want)]) != string(want) {
+		b.t.Errorf("slot %d does not hold %s", slot, version)
+	}
+	for _, keep := range [][2]uint32{{0, SlotAt[0]}, {FactoryAt, Microbit.Flash.Size}} {
+		if string(b.Chip.Flash[keep[0]:keep[1]]) != string(b.start[keep[0]:keep[1]]) {
+			b.t.Errorf("flash from 0x%x to 0x%x was changed", keep[0], keep[1])
+		}
+	}
+}
+
+func (b *bench) said(k device.EventKind) bool { return b.Heard(k) }
