@@ -582,3 +582,43 @@ func FuzzRecords(f *testing.F) {
 		}
 	})
 }
+
+// A record that landed and could not be read back is in force for the boot stage. The
+// scheme does not take a goal for reached that it would undo: it writes again.
+func TestRecordsBehindAFailedReadBack(t *testing.T) {
+	f := newPair(4)
+	was := record(0, NoSlot, "V-")
+	f.put(0, &was)
+	d := &deaf{pair: f, bad: 2}
+	a, err := flash.NewArea(d, 0, 2*f.sector)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var o Records
+	if err = NewRecords(&o, &a, 0, 2); err == nil {
+		err = o.Load()
+	}
+	for range 2 { // erase, program
+		if err == nil {
+			_, err = o.Step(GoalStage, 1)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.bad = 1
+	if _, err = o.Step(GoalStage, 1); err != flash.ErrRead {
+		t.Fatalf("read back: %v", err)
+	}
+	d.bad = 2
+	if now, _ := f.inForce(t); now.Active != 1 {
+		t.Fatalf("it did not land: %s", now.text())
+	}
+	done, err := false, error(nil)
+	for i := 0; i < 4 && !done && err == nil; i++ {
+		done, err = o.Step(GoalProtect, 1)
+	}
+	if now, _ := f.inForce(t); err != nil || !done || now.Active != 0 || f.misuse {
+		t.Errorf("protected: %v, %s", err, now.text())
+	}
+}
