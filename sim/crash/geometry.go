@@ -86,6 +86,10 @@ func Geometries() []*Geometry {
 		g("boot-stage-unit-256", "a boot stage of ours, sectors of 4 KiB, program unit 256", func(g *Geometry) {
 			g.own, g.only, g.Chip.ProgramSize = true, own, 256
 		}),
+		g("boot-stage-bare", "a boot stage of ours, no journal, 16 sectors of 1 KiB exactly full", func(g *Geometry) {
+			g.own, g.only, g.noJournal = true, few, true
+			g.Image, g.Chip.EraseSize, g.Chip.BlockEraseSize = smallSlot, 1<<10, nor.NoBlocks
+		}),
 		g("blocks-64k", "slots of 192 KiB, blocks of 64", func(g *Geometry) {
 			g.Chip.BlockEraseSize, g.Slots = 64<<10, [2]uint32{192 << 10, 192 << 10}
 			g.Image, g.Chunk, g.only = 100<<10+512, 4096, []string{"update"}
@@ -189,6 +193,9 @@ func (g *Geometry) ownTable() (t esp32.Table, size uint32) {
 // chipUnit in bytes: a chip of any whole number of these will do.
 const chipUnit = 4 << 10
 
+// stepsBack is how many sectors, without a journal, an updater looks behind its guess.
+const stepsBack = 4
+
 // promise is how many bytes may be fetched again after a cut: docs/design/journal.md.
 func (g *Geometry) promise(k board.Kind, whole int64) int64 {
 	step := int64(max(int(g.sector()), g.Chunk))
@@ -204,6 +211,8 @@ func (g *Geometry) promise(k board.Kind, whole int64) int64 {
 		return records
 	case g.Chip.Encrypt:
 		return whole // blank can't be told there
+	case g.Image > stepsBack*int(g.sector()):
+		return whole // in a slot full of an older image nothing is blank: the guess may be too far off
 	}
 	return 2 * records // a guess, a sector early
 }
