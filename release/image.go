@@ -16,13 +16,16 @@ import (
 
 // CheckImage reads an image of an unknown format: an ESP-IDF app image, which
 // must be a good one, or anything else. It answers as CheckImageAs does.
-func CheckImage(r io.Reader) (Image, error) { return CheckImageAs(r, 0) }
+func CheckImage(r io.Reader) (Image, error) {
+	im, _, err := CheckImageAs(r, 0)
+	return im, err
+}
 
 // CheckImageAs reads an image of a format, 0: what its first byte says. An ESP-IDF app
 // image must be a good one, and so must a raw image that begins with the header of
 // docs/format/raw-image.md; other raw images are taken as they are. It answers its digest
-// and size, and the address that such a header names.
-func CheckImageAs(r io.Reader, format uint8) (im Image, err error) {
+// and size, and such a header, nil where there is none.
+func CheckImageAs(r io.Reader, format uint8) (im Image, head *boot.RawHeader, err error) {
 	h := sha256.New()
 	var e espCheck
 	var raw rawCheck
@@ -38,33 +41,32 @@ func CheckImageAs(r io.Reader, format uint8) (im Image, err error) {
 		}
 		h.Write(buf[:n])
 		if size += int64(n); size > maxImage {
-			return im, fmt.Errorf("the image is larger than %d bytes", maxImage)
+			return im, nil, fmt.Errorf("the image is larger than %d bytes", maxImage)
 		}
 		if err := errors.Join(e.write(buf[:n]), raw.write(buf[:n])); err != nil {
-			return im, err
+			return im, nil, err
 		}
 		if readErr == io.EOF || readErr == io.ErrUnexpectedEOF {
 			break
 		}
 		if readErr != nil {
-			return im, readErr
+			return im, nil, readErr
 		}
 	}
 	if size == 0 {
-		return im, errors.New("the image is empty")
+		return im, nil, errors.New("the image is empty")
 	}
 	if err := errors.Join(e.end(), raw.end()); err != nil {
-		return im, err
+		return im, nil, err
 	}
 	im = Image{Format: manifest.FormatRaw, Digest: Hash(h.Sum(nil)), Size: uint32(size)}
 	if e.on {
 		im.Format, im.Chip = manifest.FormatESP, e.c.Chip()
 	}
 	if raw.on {
-		load := raw.c.Header().Load
-		im.Address = &load
+		head = raw.c.Header()
 	}
-	return im, nil
+	return im, head, nil
 }
 
 // rawCheck is the boot stage's check of a raw image with our header, nothing for others.

@@ -38,20 +38,20 @@ func TestCheckImageAs(t *testing.T) {
 	plain := bytes.Repeat([]byte("program"), 100)
 	like := with(plain, func(p []byte) { p[0] = esp32.ImageMagic })
 	for name, c := range map[string]struct {
-		image   []byte
-		format  uint8
-		is      uint8
-		address bool
-		err     error // nil with is 0: any
+		image  []byte
+		format uint8
+		is     uint8
+		header bool
+		err    error // nil with is 0: any
 	}{
 		"raw":                      {image: plain, is: manifest.FormatRaw},
 		"said to be raw":           {image: plain, format: manifest.FormatRaw, is: manifest.FormatRaw},
 		"said to be ESP":           {image: plain, format: manifest.FormatESP},
 		"begins like ESP":          {image: like},
 		"begins like ESP, is raw":  {image: like, format: manifest.FormatRaw, is: manifest.FormatRaw},
-		"with the header":          {image: sealed, is: manifest.FormatRaw, address: true},
-		"with the header, said so": {image: sealed, format: manifest.FormatRaw, is: manifest.FormatRaw, address: true},
-		"with more behind it":      {image: append(bytes.Clone(sealed), 1, 2, 3), is: manifest.FormatRaw, address: true},
+		"with the header":          {image: sealed, is: manifest.FormatRaw, header: true},
+		"with the header, said so": {image: sealed, format: manifest.FormatRaw, is: manifest.FormatRaw, header: true},
+		"with more behind it":      {image: append(bytes.Clone(sealed), 1, 2, 3), is: manifest.FormatRaw, header: true},
 		"altered":                  {image: with(sealed, func(p []byte) { p[150_000] ^= 1 }), err: boot.ErrRawCRC},
 		"cut":                      {image: sealed[:199_999], err: boot.ErrRawTruncated},
 		"cut in the header":        {image: sealed[:20], err: boot.ErrRawTruncated},
@@ -60,15 +60,15 @@ func TestCheckImageAs(t *testing.T) {
 		"three bytes of the magic": {image: sealed[:3], is: manifest.FormatRaw},
 		"empty":                    {},
 	} {
-		im, err := CheckImageAs(iotest.OneByteReader(bytes.NewReader(c.image)), c.format)
+		im, head, err := CheckImageAs(iotest.OneByteReader(bytes.NewReader(c.image)), c.format)
 		if c.is == 0 {
 			if err == nil || c.err != nil && !errors.Is(err, c.err) {
 				t.Errorf("%s: %v", name, err)
 			}
 			continue
 		}
-		if err != nil || im.Format != c.is || im.Digest != sha256.Sum256(c.image) || int(im.Size) != len(c.image) || im.Slot != nil ||
-			(im.Address != nil) != c.address || c.address && *im.Address != load {
+		if err != nil || im.Format != c.is || im.Digest != sha256.Sum256(c.image) || int(im.Size) != len(c.image) || im.Slot != nil || im.Address != nil ||
+			(head != nil) != c.header || c.header && head.Load != load {
 			t.Errorf("%s: %+v %v", name, im, err)
 		}
 	}

@@ -3,12 +3,14 @@ package main
 import (
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/manifest"
 	"github.com/runnel-fota/runnel/internal/fleet"
 	"github.com/runnel-fota/runnel/release"
@@ -26,8 +28,7 @@ type signing struct {
 	after, add, reissue         string
 	sequence, security          uint32
 	confirm                     uint32
-	slot                        uint8
-	address, format             string
+	slot, address, format       string
 	chunks                      []uint
 	hardware                    []string
 	noContact, yes, force       bool
@@ -53,8 +54,9 @@ Without a terminal to ask on, --yes is needed.
 
 An image that runs at one address only, as on a Cortex-M0, is linked once for each
 slot: sign each build with its --slot, under one version and one sequence (the same
---after does that), and push them together. A raw image with Runnel's header says its
-address itself.
+--after does that), and push them together. A raw image with Runnel's header is
+checked as the boot stage would; it needs a word on its slot, which is "any" where the
+chip shows each slot at the address that it runs at.
 
 Times: the manifest says when it was signed, SOURCE_DATE_EPOCH if that is set.`,
 		Example: `  runnel sign firmware.bin --product acme/pump --version 1.2.0 --sequence 1 --key keys/release.key -o pump-1.2.0.runnel
@@ -88,8 +90,8 @@ Times: the manifest says when it was signed, SOURCE_DATE_EPOCH if that is set.`,
 	f.Uint32Var(&s.sequence, "sequence", 0, "`number` from 1, above that of every release of the product before")
 	f.StringVar(&s.list, "keylist", "", "`file` with the key list (default: the newer of keylist.cose beside the key and that in the old file)")
 	f.StringArrayVar(&s.hardware, "hardware", nil, "`name` of the hardware, or 0x and hex digits; may be repeated (default: the chip of an ESP image, e.g. esp32c3)")
-	f.Uint8Var(&s.slot, "slot", 0, "the `number` of the only slot that it may go into, 0 to 15 (default: any)")
-	f.StringVar(&s.address, "address", "", "the only flash `address` that it may be loaded to, e.g. 0x08004000; with --slot (default: what the image's header says, else any)")
+	f.StringVar(&s.slot, "slot", anySlot, "the `number` of the only slot that it may go into, 0 to 15, or any")
+	f.StringVar(&s.address, "address", "", "where that slot begins, an `offset` in flash from 0 on, e.g. 0x4000: devices compare it with theirs")
 	f.StringVar(&s.format, "format", "", "`format` of the image, esp or raw (default: esp where it begins like an ESP-IDF app image)")
 	f.Uint32Var(&s.security, "security-version", 0, "`number` below which devices take nothing once this is confirmed (default: the key list's floor)")
 	f.UintSliceVar(&s.chunks, "chunk-size", []uint{signChunk}, "`bytes` in a chunk, a power of two from 256 to 16384; may be given twice")
@@ -176,56 +178,62 @@ func (s *signing) checkNumbers() error {
 	return s.checkPlace()
 }
 
+// anySlot is --slot of an image that may go into each.
+const anySlot = "any"
+
 // checkPlace judges --slot, --address and --format.
 func (s *signing) checkPlace() error {
-	given := s.cmd.Flags().Changed
+	slot, address, err := s.parsePlace()
 	switch {
-	case s.slot > manifest.MaxSlot:
-		return usagef("--slot %d: it is 0 to %d", s.slot, manifest.MaxSlot)
-	case given("address") && !given("slot"):
-		return usagef("--address goes with --slot: a server knows slots by their numbers")
-	case given("format") && imageFormats[s.format] == 0:
+	case err != nil:
+		return err
+	case address != nil && slot == nil:
+		return usagef("--address goes with the number of a slot: a server knows slots by their numbers")
+	case s.cmd.Flags().Changed("format") && imageFormats[s.format] == 0:
 		return usagef("--format %s: it is esp or raw", s.format)
 	}
-	_, err := s.parseAddress()
-	return err
+	return nil
 }
 
 var imageFormats = map[string]uint8{"esp": manifest.FormatESP, "raw": manifest.FormatRaw}
 
-// parseAddress is what --address says, nil where it was not given.
-func (s *signing) parseAddress() (*uint32, error) {
-	if !s.cmd.Flags().Changed("address") {
-		return nil, nil
+// parsePlace is what --slot and --address say; nil: any.
+func (s *signing) parsePlace() (slot *uint8, address *uint32, err error) {
+	if s.slot != anySlot {
+		v, err := strconv.ParseUint(s.slot, 10, 8)
+		if err != nil || v > manifest.MaxSlot {
+			return nil, nil, usagef("--slot %s: it is 0 to %d, or any", s.slot, manifest.MaxSlot)
+		}
+		n := uint8(v)
+		slot = &n
 	}
-	v, err := strconv.ParseUint(s.address, 0, 32)
-	if err != nil {
-		return nil, usagef("--address %s is no 32-bit address", s.address).withHint("write it like 0x08004000")
+	if s.cmd.Flags().Changed("address") {
+		v, err := strconv.ParseUint(s.address, 0, 32)
+		if err != nil {
+			return nil, nil, usagef("--address %s is no 32-bit offset", s.address).withHint("write it like 0x4000")
+		}
+		n := uint32(v)
+		address = &n
 	}
-	a := uint32(v)
-	return &a, nil
+	return slot, address, nil
 }
 
-// place says where an image may go: into the slot that was named, at the address that
-// it is linked for.
-func (s *signing) place(path string, im *release.Image) error {
-	linked := im.Address // by its header
-	if !s.cmd.Flags().Changed("slot") {
-		if linked != nil {
-			return usagef("%s runs at 0x%08x only: --slot is missing", path, *linked).withHint("say which slot lies there, and sign a build for each slot")
-		}
-		return nil
-	}
-	im.Slot = &s.slot
-	a, err := s.parseAddress()
-	if err != nil || a == nil {
+// place says where an image may go. head is nil where the image has none. The address in
+// it is the processor's, that in a manifest counts from where flash begins: which of
+// the two a chip adds nobody here knows, so the one is not made from the other.
+func (s *signing) place(path string, im *release.Image, head *boot.RawHeader) (err error) {
+	if im.Slot, im.Address, err = s.parsePlace(); err != nil || head == nil {
 		return err
 	}
-	if linked != nil && *linked != *a {
-		return usagef("--address 0x%08x: %s is linked to run at 0x%08x", *a, path, *linked)
+	switch {
+	case !s.cmd.Flags().Changed("slot"):
+		return usagef("%s runs at 0x%08x only: --slot is missing", path, head.Load).
+			withHint("say which slot lies there, and sign a build for each; --slot any where the chip shows each slot there")
+	case im.Address != nil && *im.Address > head.Load:
+		return usagef("--address 0x%08x: %s is linked to run at 0x%08x, which lies before it", *im.Address, path, head.Load)
 	}
-	im.Address = a
-	return nil
+	_, err = fmt.Fprintf(s.cmd.OutOrStdout(), "%-17s 0x%08x\n", "linked to run at", head.Load)
+	return err
 }
 
 func parseHardware(list []string) ([][]byte, error) {

@@ -61,11 +61,11 @@ func (s *signing) fresh(path string) error {
 		return err
 	}
 	defer f.Close()
-	im, err := release.CheckImageAs(f, imageFormats[s.format])
+	im, head, err := release.CheckImageAs(f, imageFormats[s.format])
 	if err != nil {
 		return hinted(fmt.Errorf("%s: %w", path, err), "'runnel inspect' shows what the file holds")
 	}
-	if err := s.place(path, &im); err != nil {
+	if err := s.place(path, &im, head); err != nil {
 		return err
 	}
 	m := &release.Manifest{Product: s.product, Version: s.version, Sequence: s.sequence, SecurityVersion: s.security, Image: im,
@@ -156,10 +156,10 @@ func (s *signing) fromLast(m *release.Manifest, chunks []uint32) ([]uint32, erro
 	}
 	if l.Image.Slot != nil {
 		// Which slot this image is linked for nobody can tell from the last one.
-		if m.Image.Slot == nil {
+		if !given("slot") {
 			return nil, usagef("%s is for slot %d only: --slot is missing", s.after, *l.Image.Slot).withHint("say which slot this image is linked for")
 		}
-		if m.Image.Address == nil && *m.Image.Slot == *l.Image.Slot {
+		if m.Image.Address == nil && m.Image.Slot != nil && *m.Image.Slot == *l.Image.Slot {
 			m.Image.Address = l.Image.Address
 		}
 	}
