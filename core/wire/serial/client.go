@@ -143,7 +143,8 @@ func (c *Client) Time() uint32 {
 
 // Call is one of the host's own, OpHost to OpHostLast. Its payload is head, a and b,
 // one behind the other; the answer's goes to into, and has n bytes. The host does it
-// once, however often it is sent. Nothing of what is handed over is kept.
+// once, however often it is sent. Nothing of what is handed over is kept; into shares
+// no memory with the rest, which may have to be sent again.
 func (c *Client) Call(op byte, head, a, b, into []byte) (n int, ok bool) {
 	if len(head)+len(a)+len(b) > MaxPayload {
 		return 0, c.fail(ErrSpace)
@@ -178,15 +179,23 @@ func (c *Client) open() bool {
 	return true
 }
 
+// call is exchange within a session. A bridge that was started anew since the last call
+// says so at the first try: then nothing was done, and the call goes to the new one, but
+// for a read, whose body went with the old one.
 func (c *Client) call(op byte, head []byte, r *Request, a, b []byte, rx int, into []byte) (int, bool) {
-	if !c.open() {
-		return 0, false
-	}
-	n, ok := c.exchange(op, head, r, a, b, rx, into)
-	if !ok && c.Fault != ErrOp && c.Fault != ErrTarget && c.Fault != ErrHost {
+	for again := op == OpRead; ; again = true {
+		if !c.open() {
+			return 0, false
+		}
+		n, ok := c.exchange(op, head, r, a, b, rx, into)
+		if ok || c.Fault == ErrOp || c.Fault == ErrTarget || c.Fault == ErrHost {
+			return n, ok
+		}
 		c.session = 0
+		if c.Fault != ErrSession || again {
+			return 0, false
+		}
 	}
-	return n, ok
 }
 
 // exchange sends a call until it is answered. The first rx bytes of the answer go to
@@ -202,7 +211,8 @@ func (c *Client) exchange(op byte, head []byte, r *Request, a, b []byte, rx int,
 	c.seq++
 	c.Fault = ErrSilent
 	c.drain()
-	for left := tries; left > 0; {
+	first := true
+	for left := tries; left > 0; first = false {
 		c.put(op, head, r, a, b)
 		switch c.listen(op, c.rx[:rx], into) {
 		case heardAnswer:
@@ -214,7 +224,10 @@ func (c *Client) exchange(op byte, head []byte, r *Request, a, b []byte, rx int,
 			}
 			left = tries
 		case heardRefusal:
-			return 0, c.fail(Error(c.rx[0] - OpRefused))
+			if e := Error(c.rx[0] - OpRefused); first || e != ErrSession {
+				c.Fault = e
+			} // else who was asked first may have done it, and ErrSilent says that nobody knows
+			return 0, false
 		default:
 			left--
 		}

@@ -205,3 +205,87 @@ func TestDoneOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestHostStartsAnew: between two calls a bridge that was started anew is not noticed,
+// but for a body that went with the old one; in the middle of a call nobody knows
+// whether it was done, and nobody does it again.
+func TestHostStartsAnew(t *testing.T) {
+	s := &server{body: body(40)}
+	w := newWire(s.serve)
+	anew := func() { w.host = Host{Out: queue{w}, Session: w.host.Session + 100} }
+	c := &Client{Port: w}
+	var into [16]byte
+	var h Head
+	for range 2 {
+		if n, ok := c.Call(OpHost+5, []byte{9}, nil, nil, into[:]); !ok || n != 4 {
+			t.Fatal(c.Fault)
+		}
+		if !c.Send(&Request{Target: []byte("/r1/poll")}, &h) {
+			t.Fatal(c.Fault)
+		}
+		anew()
+	}
+	if n, _, ok := c.Read(into[:]); ok || n != 0 || c.Fault != ErrSession {
+		t.Errorf("a body of before: %d bytes, %v", n, c.Fault)
+	}
+	// It did the call, and was started anew before it could say so.
+	s.calls = nil
+	w.serve = func(h *Host) {
+		s.serve(h)
+		w.back = nil
+		anew()
+		w.serve = s.serve
+	}
+	if _, ok := c.Call(OpHost+5, []byte{9}, nil, nil, into[:]); ok || c.Fault != ErrSilent {
+		t.Errorf("the answer was lost for good: %v, %v", ok, c.Fault)
+	}
+	if !bytes.Equal(s.calls, []byte{OpHost + 5}) {
+		t.Errorf("done was % x", s.calls)
+	}
+	if !c.Say(1, 2, 3, 4) {
+		t.Error(c.Fault)
+	}
+}
+
+// TestBounds: each call ends, whatever the line says, after as many frames and as much
+// time as it may take.
+func TestBounds(t *testing.T) {
+	s := &server{}
+	w := newWire(s.serve)
+	c := &Client{Port: w, Wait: 100, Tries: 3, Busy: 4}
+	if c.Time() == 0 {
+		t.Fatal(c.Fault)
+	}
+	for name, f := range map[string]struct {
+		serve func(h *Host)
+		fault Error
+		most  uint64 // ms
+	}{
+		"silent": {func(h *Host) { w.lose = func(int) bool { return true } }, ErrSilent, 300},
+		"busy":   {func(*Host) {}, ErrBusy, 500}, // the first try hears nothing, four that it is being done
+	} {
+		w.lose, w.serve, w.waited = nil, f.serve, 0
+		if c.Say(1, 0, 0, 0) || c.Fault != f.fault || w.waited != f.most {
+			t.Errorf("%s: %v after %d ms", name, c.Fault, w.waited)
+		}
+		w.lose, w.serve = nil, s.serve
+		if c.Time() == 0 {
+			t.Errorf("behind %s: %v", name, c.Fault)
+		}
+	}
+	if c.Send(&Request{Target: body(MaxField + 1)}, new(Head)) || c.Fault != ErrSpace {
+		t.Errorf("a long target: %v", c.Fault)
+	}
+	if c.Send(&Request{Target: []byte("/r1/poll"), Body: body(MaxPayload - requestHead - 7)}, new(Head)) || c.Fault != ErrSpace {
+		t.Errorf("a long body: %v", c.Fault)
+	}
+	if !c.Send(&Request{Target: []byte("/r1/poll"), Body: body(MaxPayload - requestHead - 8)}, new(Head)) {
+		t.Errorf("the longest body: %v", c.Fault)
+	}
+	if _, ok := c.Call(OpHost+5, body(1), body(1), body(MaxPayload-1), nil); ok || c.Fault != ErrSpace {
+		t.Errorf("a long call: %v", c.Fault)
+	}
+	if _, ok := c.Call(OpHost+5, body(1), body(1), body(MaxPayload-5), make([]byte, MaxPayload)); !ok || len(s.own) != MaxPayload-3 {
+		t.Errorf("the longest call whose answer fits: %v", c.Fault)
+	}
+}

@@ -35,6 +35,7 @@ var (
 	pins   fifo
 	client serial.Client
 	buffer [serial.MaxRead]byte
+	answer [64]byte
 	req    serial.Request
 	head   serial.Head
 	enc    serial.Encoder
@@ -62,8 +63,8 @@ func main() {
 	board.Flag(client.Close())
 	board.Flag(client.Say(1, 2, 3, board.Input()))
 	board.Output(client.Time())
-	n, ok = client.Call(serial.OpHost, buffer[:4], buffer[4:16], buffer[16:], buffer[:])
-	board.Bytes(buffer[:n])
+	n, ok = client.Call(serial.OpHost, buffer[:4], buffer[4:16], buffer[16:], answer[:])
+	board.Bytes(answer[:n])
 	board.Flag(ok)
 	board.Text(client.Fault.Error())
 
