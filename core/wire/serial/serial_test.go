@@ -289,3 +289,104 @@ func TestBounds(t *testing.T) {
 		t.Errorf("the longest call whose answer fits: %v", c.Fault)
 	}
 }
+
+// TestStaleAnswers: what comes late is an answer to something else, by its sequence or
+// its session, and is not taken.
+func TestStaleAnswers(t *testing.T) {
+	s := &server{}
+	w := newWire(s.serve)
+	c := &Client{Port: w}
+	var into [16]byte
+	var before []byte
+	call := func(i byte) {
+		t.Helper()
+		n, ok := c.Call(OpHost+5, []byte{i}, nil, nil, into[:])
+		if !ok || string(into[:n]) != "yes"+string(rune(i)) {
+			t.Fatalf("call %d: %q, %v", i, into[:n], c.Fault)
+		}
+	}
+	w.serve = func(h *Host) {
+		n := len(w.back)
+		s.serve(h)
+		answer := bytes.Clone(w.back[n:])
+		// The answer before comes once more, and then this one.
+		w.back = append(bytes.Clone(before), answer...)
+		before = answer
+	}
+	for i := range byte(100) {
+		call(i)
+	}
+	// Another session's, with the right sequence and op.
+	w.serve = func(h *Host) {
+		w.back = append(w.back, frame(OpHost+5|Answer, c.seq, c.session^0x100, []byte("no"))...)
+		s.serve(h)
+	}
+	call(100)
+}
+
+// TestStrangeCalls: a call of another session, or not the next one of this, is not done.
+func TestStrangeCalls(t *testing.T) {
+	s := &server{}
+	w := newWire(s.serve)
+	feed := func(p []byte) (what Happening) {
+		w.back = nil
+		for _, b := range p {
+			if got := w.host.Feed(b); got != Nothing {
+				what = got
+			}
+		}
+		if what == Called {
+			s.serve(&w.host)
+		}
+		return what
+	}
+	session := uint16(0xC0DB)
+	if got := feed(frame(OpSay, 1, session, make([]byte, sayCall))); got != Strange {
+		t.Errorf("before a session: %d", got)
+	}
+	if got := feed(frame(OpOpen, 7, 0, []byte{Version, 0, 0, 0, 0})); got != Opened {
+		t.Fatalf("open: %d", got)
+	}
+	for name, p := range map[string][]byte{
+		"same sequence":     frame(OpTime, 7, session, nil),
+		"one is left out":   frame(OpTime, 9, session, nil),
+		"one before":        frame(OpTime, 6, session, nil),
+		"another session":   frame(OpTime, 8, session+1, nil),
+		"no session at all": frame(OpTime, 8, 0, nil),
+	} {
+		if got := feed(p); got != Strange || len(s.calls) != 0 {
+			t.Errorf("%s: %d, done was % x", name, got, s.calls)
+		}
+		if want := slip(p, MaxContent)[0]; !bytes.Equal(w.back, frame(OpRefused+byte(ErrSession), want[1], binary.LittleEndian.Uint16(want[2:]), nil)) {
+			t.Errorf("%s: the bridge says % x", name, w.back)
+		}
+	}
+	if got := feed(frame(OpTime|Answer, 8, session, nil)); got != Damaged || len(w.back) != 0 {
+		t.Errorf("an echo: %d, % x", got, w.back)
+	}
+	if got := feed(frame(OpTime, 8, session, nil)); got != Called {
+		t.Errorf("the next one: %d", got)
+	}
+	if got := feed(frame(OpTime, 8, session, nil)); got != Asked || !bytes.Equal(s.calls, []byte{OpTime}) {
+		t.Errorf("again: %d, done was % x", got, s.calls)
+	}
+}
+
+// TestDamagedAnswer: it is asked for again as soon as the line is quiet, not after the
+// silence that a lost call takes to be noticed.
+func TestDamagedAnswer(t *testing.T) {
+	s := &server{}
+	w := newWire(s.serve)
+	c := &Client{Port: w}
+	if c.Time() == 0 {
+		t.Fatal(c.Fault)
+	}
+	w.waited = 0
+	w.serve = func(h *Host) {
+		s.serve(h)
+		w.back[len(w.back)-3] ^= 4
+	}
+	if c.Time() == 0 || w.waited != afterDamage {
+		t.Errorf("%v, after %d ms", c.Fault, w.waited)
+	}
+}
