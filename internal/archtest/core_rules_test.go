@@ -42,6 +42,7 @@ var coreLayers = map[string][]string{
 	"core/flash":       {},
 	"core/boot":        {"digest", "flash"},
 	"core/esp32":       {"boot", "digest", "flash"},
+	"core/ed25519":     {"digest"},
 	"core/manifest":    {"cbor", "digest"},
 	"core/stream":      {"digest", "flash"},
 	"core/patch":       {"digest", "flash"},

@@ -1,0 +1,57 @@
+// Command ed25519 verifies one signature on an emulated Cortex-M0, and says what
+// each Step cost. The key's seed is 0, 1, .. 31, the message 1,200 bytes that
+// count up from 0: that the signature holds is the check of these constants.
+package main
+
+import (
+	"unsafe"
+
+	"github.com/runnel-fota/runnel/core/ed25519"
+	"github.com/runnel-fota/runnel/tools/tinygo/check/board"
+)
+
+var (
+	key = [ed25519.KeySize]byte{
+		0x03, 0xa1, 0x07, 0xbf, 0xf3, 0xce, 0x10, 0xbe, 0x1d, 0x70, 0xdd, 0x18, 0xe7, 0x4b, 0xc0, 0x99,
+		0x67, 0xe4, 0xd6, 0x30, 0x9b, 0xa5, 0x0d, 0x5f, 0x1d, 0xdc, 0x86, 0x64, 0x12, 0x55, 0x31, 0xb8,
+	}
+	signature = [ed25519.SignatureSize]byte{
+		0xb1, 0x51, 0x1e, 0x14, 0x2f, 0x11, 0x15, 0x71, 0xfc, 0x5e, 0xbe, 0x5d, 0xe4, 0x44, 0x9c, 0x8d,
+		0x7d, 0xaf, 0x68, 0xe2, 0x5e, 0x2e, 0x09, 0x12, 0xa1, 0x2f, 0x01, 0xaf, 0x64, 0x4c, 0xd2, 0xc5,
+		0x6b, 0xca, 0xb3, 0x1d, 0x1e, 0x33, 0x59, 0x1b, 0x95, 0xd1, 0x7e, 0xae, 0x13, 0x05, 0xb0, 0x07,
+		0xd5, 0xbb, 0x13, 0x8a, 0xc0, 0xf4, 0x3f, 0xf9, 0x29, 0x79, 0xe3, 0x25, 0x28, 0xe5, 0xa3, 0x03,
+	}
+	message  [1200]byte
+	verifier ed25519.Verification
+)
+
+func main() {
+	for i := range message {
+		message[i] = byte(i)
+	}
+	board.PaintStack()
+	board.StartClock()
+	start := board.Instructions()
+	looking := board.Instructions() - start
+	var total, longest uint32
+	done, ok := false, false
+	for begun := false; !done; begun = true {
+		start = board.Instructions()
+		if begun {
+			done, ok = verifier.Step()
+		} else {
+			verifier.Begin(key[:], signature[:], message[:7], message[7:])
+		}
+		n := board.Instructions() - start - looking
+		board.Print("instructions of a Step", n)
+		total += n
+		longest = max(longest, n)
+	}
+	board.Print("of the longest", longest)
+	board.Print("of all", total)
+	board.Print("bytes of stack", board.StackUsed())
+	board.Print("bytes of state", uint32(unsafe.Sizeof(verifier)))
+	if !ok {
+		panic("the signature does not hold")
+	}
+}
