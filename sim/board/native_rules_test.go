@@ -318,6 +318,7 @@ func TestFloorsRiseAtConfirm(t *testing.T) {
 func TestKeyListRotation(t *testing.T) {
 	g := standard()
 	w := newNativeWorld(t, g, image(t, g.imgSize, "A", BehaveOK))
+	w.built.Verifier = nil // the chip's
 	w.runTo(boot.ResetPowerOn, 10, never)
 	if w.up.State().BootCount == 0 || w.trusts() != 1 {
 		t.Fatalf("list %d is held, not 1", w.trusts())
@@ -382,6 +383,7 @@ func (w *nativeWorld) trusts() uint32 {
 func TestForgedKeyList(t *testing.T) {
 	g := standard()
 	w := newNativeWorld(t, g, image(t, g.imgSize, "A", BehaveOK))
+	w.built.Verifier = nil // the chip's
 	w.runTo(boot.ResetPowerOn, 10, never)
 	forger := newTrustees(t, 1, 1)
 	forger.roots = []ed25519.PrivateKey{keyOf(0x99)}

@@ -29,7 +29,7 @@ type nativeWorld struct {
 func newNativeWorld(t testing.TB, g geometry, app []byte) *nativeWorld {
 	t.Helper()
 	w := &nativeWorld{t: t, b: newBoard(t, g, app), p: newTrustees(t, 1, 1), chunk: g.chunk}
-	w.built = &Native{Device: "board-1", Product: testProduct, Hardware: "esp32", Roots: w.p.trust.Baked()}
+	w.built = &Native{Device: "board-1", Product: testProduct, Hardware: "esp32", Roots: w.p.trust.Baked(), Verifier: Ed25519{}}
 	copy(w.built.Secret[:], bytes.Repeat([]byte{0x77}, 32))
 	w.s = newNativeServer(t, w.built)
 	w.s.clock = &w.clock
@@ -86,6 +86,7 @@ func TestNativeUpdate(t *testing.T) {
 		g.chunk = chunk
 		a, b := image(t, g.imgSize, "A", BehaveOK), image(t, g.imgSize+16, "B", BehaveOK)
 		w := newNativeWorld(t, g, a)
+		w.built.Verifier = nil // the chip's
 		w.s.put(w.p.release(t, b, "B", 1, chunk))
 		w.runTo(boot.ResetPowerOn, 200, at(device.EventConfirmed))
 		w.runTo(boot.ResetPowerOn, 5, never)

@@ -108,7 +108,7 @@ func (w *world) power(at func(k int, op nor.Op) nor.Cut) {
 	}
 	if w.set.Scenario.native() {
 		app.Native = &board.Native{Device: labserver.Device, Product: labserver.Product, Hardware: labserver.Hardware,
-			Secret: w.srv.Book.Secret, Roots: w.srv.Book.Baked(), Raw: w.set.Geometry.own}
+			Secret: w.srv.Book.Secret, Roots: w.srv.Book.Baked(), Raw: w.set.Geometry.own, Verifier: board.Ed25519{}}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
