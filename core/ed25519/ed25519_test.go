@@ -322,6 +322,51 @@ func TestWeakEncodings(t *testing.T) {
 	}
 }
 
+// TestKey: a key is taken just where it is on the curve, and is the point that
+// plain arithmetic finds. The verdict alone would not show it: nobody can make a
+// signature that a verifier without this check would take.
+func TestKey(t *testing.T) {
+	on, off := 0, 0
+	for _, n := range numbers(t, 10, 200) {
+		key := little(n)
+		p := lift(new(big.Int).SetBit(n, 255, 0), n.Bit(255))
+		var v Verification
+		v.Begin(key, make([]byte, SignatureSize), nil, nil)
+		v.Step() // the message
+		done, ok := v.Step()
+		if ok || done != (p.x == nil) {
+			t.Fatalf("key %x: %v, %v", key, done, ok)
+		}
+		if p.x == nil {
+			off++
+			continue
+		}
+		on++
+		p = p.negative()
+		twice := p.add(p)
+		for i := range v.table {
+			q := &v.table[i]
+			z := bigOf(&q.z2)
+			for _, c := range []struct {
+				got  *element
+				want *big.Int // with z2 = 2
+			}{
+				{&q.sum, plusBig(p.y, p.x)},
+				{&q.difference, minusBig(p.y, p.x)},
+				{&q.product, times(bigD, times(big.NewInt(2), times(p.x, p.y)))},
+			} {
+				if times(bigOf(c.got), big.NewInt(2)).Cmp(times(c.want, z)) != 0 {
+					t.Fatalf("key %x, times %d: not the point", key, 2*i+1)
+				}
+			}
+			p = p.add(twice)
+		}
+	}
+	if on < 50 || off < 50 {
+		t.Errorf("%d on the curve, %d off it: one side is hardly tested", on, off)
+	}
+}
+
 // TestBegin: what is no signature at all.
 func TestBegin(t *testing.T) {
 	secret := ed25519.NewKeyFromSeed(make([]byte, 32))

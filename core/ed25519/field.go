@@ -200,15 +200,13 @@ func fold(out *element, t *[16]uint32) {
 func reduce(a *element) {
 	var b element
 	for {
-		copy(b[:], a[:])
-		wrapped := false
-		for n, i := uint64(19), 0; i < 8; i++ {
-			n += uint64(b[i])
-			b[i] = uint32(n)
-			n >>= 32
-			wrapped = n != 0
+		carry := uint64(19)
+		for i, w := range a {
+			carry += uint64(w)
+			b[i] = uint32(carry)
+			carry >>= 32
 		}
-		if !wrapped && b[7]>>31 == 0 {
+		if carry == 0 && b[7]>>31 == 0 {
 			return
 		}
 		// a+19 reaches 2^255, so a reaches p. With the carry bit 255 is 0 and
