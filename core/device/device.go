@@ -251,7 +251,6 @@ type Updater struct {
 	hash      *digest.SHA256 // the wire's, between two of its exchanges
 	w         Wire
 	c         Parts
-	id        string // of the v1 wire's header
 
 	wakeAt  uint64
 	pollAt  uint64
@@ -387,6 +386,7 @@ func (u *Updater) blame(r Reason) {
 	u.event(EventFailed, r)
 }
 
+//go:noinline
 func (u *Updater) event(k EventKind, r Reason) {
 	if u.c.Events == nil {
 		return

@@ -23,6 +23,18 @@ type install struct {
 	note                      bool // an erase entry is due
 }
 
+// restart forgets how far the target is, but for what is written.
+//
+//go:noinline
+func (u *Updater) restart(written uint32) { u.inst = install{written: written} }
+
+// drop forgets the release, too; how far it came stays where it is to be reported.
+func (u *Updater) drop(written uint32) {
+	u.rel.known = false
+	u.restart(written)
+}
+
+//go:noinline
 func (u *Updater) slot() *flash.Area { return &u.c.Slots[u.target] }
 
 // pickTarget chooses the slot that is written: the first after the running one.

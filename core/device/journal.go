@@ -69,11 +69,13 @@ func (j *journal) unit(n uint32) uint32 {
 func (j *journal) loadSector(i uint8, slot boot.Slot, rel *release, buf []byte) error {
 	le := binary.LittleEndian
 	sector := j.sector()
+	i &= 1
+	next, whole := &j.next[i], &j.whole[i]
 	base := uint32(i) * sector
 	if i == 0 {
 		j.found, j.session, j.top = false, 0, 0
 	}
-	j.next[i], j.whole[i] = sector, false
+	*next, *whole = sector, false
 	if err := j.area.ReadAt(buf[:headerBytes], base); err != nil {
 		return err
 	}
@@ -111,7 +113,7 @@ func (j *journal) loadSector(i uint8, slot boot.Slot, rel *release, buf []byte) 
 	case best.newer(&j.newest):
 		j.newest, j.at = best, i
 	}
-	j.whole[i], j.found, j.session = true, true, session
+	*whole, j.found, j.session = true, true, session
 	rel.fields(&state.Fields{P: h[12:], Read: true})
 	rel.VersionLen = 0
 	rel.known = true

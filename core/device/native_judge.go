@@ -87,10 +87,11 @@ func (n *Native) gotManifest(u *Updater) {
 //
 //go:noinline
 func (n *Native) judge(u *Updater) {
-	j := n.c.Judge
+	c := n.c
+	j := c.Judge
 	f := &j.floors // in the struct: what meets an interface escapes
 	*f = manifest.Floors{Epoch: u.rec.Floors.Epoch, Sequence: u.rec.Floors.Stamp, Security: u.rec.Floors.Security}
-	done, err := n.c.Profile.by.check(n, f)
+	done, err := c.Profile.by.check(n, f)
 	if !done {
 		return
 	}
@@ -109,7 +110,7 @@ func (n *Native) judge(u *Updater) {
 		f.InProgress, f.InProgressEpoch = u.rel.Stamp, u.rel.Epoch
 	}
 	s := u.slot()
-	d := manifest.DeviceFacts{Product: n.c.Product, Hardware: n.c.Hardware, Format: n.c.Format, Chip: u.c.Chip,
+	d := manifest.DeviceFacts{Product: c.Product, Hardware: c.Hardware, Format: c.Format, Chip: u.c.Chip,
 		Slot: uint8(u.target), SlotAddress: s.Base(), SlotSize: s.Size(), Chunk: uint32(u.chunkTo)}
 	why := manifest.Check(m, &d, f)
 	rel := &j.release
@@ -139,7 +140,7 @@ func (n *Native) judge(u *Updater) {
 	}
 	if why != 0 {
 		u.rel.set(rel)
-		u.rel.known, u.inst = false, install{}
+		u.drop(0)
 		u.refuse(reasonOf(why))
 		return
 	}

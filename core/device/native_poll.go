@@ -72,16 +72,17 @@ func (n *Native) ask(u *Updater) Need {
 
 //go:noinline
 func (n *Native) encodePoll(u *Updater, buf []byte) ([]byte, native.Error) {
+	c := n.c
 	nonce := u.next()
 	r := &u.rec
 	m := native.Poll{
-		Device: n.c.Device, Hardware: n.c.Hardware, Nonce: nonce, Boot: r.BootCount, Key: n.c.Key, Profile: n.c.Profile.name,
+		Device: c.Device, Hardware: c.Hardware, Nonce: nonce, Boot: r.BootCount, Key: c.Key, Profile: c.Profile.name,
 		Epoch: r.Floors.Epoch, Sequence: r.Floors.Stamp, SecurityVersion: r.Floors.Security,
 		ListVersion: n.held, ListGeneration: n.heldGen,
-		Envelope: uint32(len(u.buf)), Chunk: uint32(u.chunkTo), Security: n.c.Security,
-		SecureVersion: n.c.SecureVersion, HasSecureVersion: n.c.HasSecure, Running: uint8(u.running()),
+		Envelope: uint32(len(u.buf)), Chunk: uint32(u.chunkTo), Security: c.Security,
+		SecureVersion: c.SecureVersion, HasSecureVersion: c.HasSecure, Running: uint8(u.running()),
 	}
-	if n.c.Format == manifest.FormatESP {
+	if c.Format == manifest.FormatESP {
 		m.HasChip, m.Chip = true, u.c.Chip
 	}
 	for i := range u.c.Slots {
@@ -104,7 +105,7 @@ func (n *Native) encodePoll(u *Updater, buf []byte) ([]byte, native.Error) {
 		n.random[i] = byte(u.c.Port.Random())
 	}
 	m.Random = n.random[:]
-	return m.Encode(buf, n.c.MAC)
+	return m.Encode(buf, c.MAC)
 }
 
 // leave ends a poll that came to nothing by the device's own fault.

@@ -13,6 +13,8 @@ const (
 )
 
 // say sends a report, then goes to p.
+//
+//go:noinline
 func (u *Updater) say(what saying, p phase) {
 	u.saying, u.then = what, p
 	u.enter(phaseReport)

@@ -93,7 +93,7 @@ func (u *Updater) consider(o *release) {
 	u.ends = old.known && !u.goOn
 	waits := old.known && !u.goOn && older && u.jnl.newest.written < old.Size
 	old.set(o)
-	u.inst = install{}
+	u.restart(0)
 	tr := &u.rec.Trial
 	switch {
 	case u.isSame && u.same.is(&u.rel.Digest, 0):
@@ -160,7 +160,7 @@ func (u *Updater) refuse(r Reason) {
 // putDown ends what was begun with a release that is not taken: of what is in
 // progress in flash, the journal tells anew.
 func (u *Updater) putDown() {
-	u.rel.known, u.inst = false, install{}
+	u.drop(0)
 	u.pollLater()
 	u.enter(phaseReload)
 }
@@ -198,7 +198,7 @@ func (u *Updater) hashSlot() {
 		// It went back, and somebody unplugged the board: perhaps in its trial. What
 		// stands there is whole, so it is proven and staged, not fetched again.
 		o.chunk = restaged
-		u.inst = install{written: o.Size}
+		u.restart(o.Size)
 		u.beginVerify()
 	case equal:
 		u.refuse(ReasonTriedHere)
@@ -231,7 +231,7 @@ func (u *Updater) take() {
 		u.jnl.use(u.journalArea())
 		u.jnl.top, u.jnl.at = found.top, found.at
 	}
-	u.inst = install{}
+	u.restart(0)
 	u.planResume()
 	u.event(EventOffer, ReasonNone)
 	if u.chain || resume && u.inst.resumable {
@@ -309,7 +309,7 @@ func (u *Updater) fetchFailed(r Reason) Need {
 // stays for a report.
 func (u *Updater) parkDownload() {
 	u.park()
-	u.rel.known, u.inst = false, install{written: u.inst.written}
+	u.drop(u.inst.written)
 	u.enter(phaseReload)
 }
 

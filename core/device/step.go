@@ -177,6 +177,8 @@ func (u *Updater) enter(p phase) { u.phase, u.sub = p, 0 }
 
 // saveThen writes the state, then goes to p at step sub. Without a store it goes
 // there at once.
+//
+//go:noinline
 func (u *Updater) saveThen(p phase, sub uint8) {
 	if u.c.Store == nil {
 		u.phase, u.sub = p, sub
@@ -194,7 +196,7 @@ func (u *Updater) save() {
 		u.failing = ReasonState
 		u.rec.NonceLimit = u.nonce // what was to be reserved may be not
 		u.event(EventFailed, ReasonState)
-		u.rel.known, u.inst = false, install{}
+		u.drop(0)
 		u.pollAt = u.millis() + uint64(u.c.PollMillis)
 		u.wakeAt = u.pollAt // or a report would try again at once, and wear the sector out
 		u.enter(phaseIdle)
@@ -288,14 +290,14 @@ func (u *Updater) idle() Need {
 		u.enter(phasePoll)
 		return Need{}
 	}
-	wait := u.pollAt - now
-	if u.stageAt != 0 && u.stageAt-now < wait {
-		wait = u.stageAt - now
+	at := u.pollAt
+	if u.stageAt > now && u.stageAt < at {
+		at = u.stageAt
 	}
-	if u.outcomeDue() && u.wakeAt > now && u.wakeAt-now < wait {
-		wait = u.wakeAt - now
+	if u.outcomeDue() && u.wakeAt < at { // and above now: see the first case
+		at = u.wakeAt
 	}
-	return Need{Kind: NeedTime, Wait: wait}
+	return Need{Kind: NeedTime, Wait: at - now}
 }
 
 // outcomeDue: an outcome has to be reported. One of an image that goes back is none
@@ -356,7 +358,7 @@ func (u *Updater) fail(r Reason) {
 	u.failing = r
 	u.failed.set(&u.rel.Digest, u.rel.Stamp)
 	u.event(EventFailed, r)
-	u.rel.known, u.inst = false, install{written: u.inst.written} // how far it came is reported
+	u.drop(u.inst.written) // how far it came is reported
 	u.tries = 0
 	u.say(sayFailed, phaseIdle)
 	if badAtOnce(r) {

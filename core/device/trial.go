@@ -149,7 +149,7 @@ func (u *Updater) stageAgain() {
 	u.target = tr.Slot
 	u.rel.Image.Set(&tr.Image)
 	u.rel.known, u.rel.chunk = true, restaged
-	u.inst = install{written: tr.Image.Size}
+	u.restart(tr.Image.Size)
 	u.beginVerify()
 }
 
@@ -414,7 +414,7 @@ func (u *Updater) discard() {
 		return
 	}
 	if done {
-		u.rel.known, u.inst = false, install{}
+		u.drop(0)
 		u.toIdle()
 	}
 }

@@ -50,7 +50,7 @@ func (w *V1) attach(u *Updater) error {
 	}
 	u.chunkTo, u.scratchAt = uint16(len(u.buf)-feedBytes), uint16(len(u.buf)-feedBytes)
 	u.hash = w.wire.Hash()
-	u.signed, u.id = w.wire.Signed(), w.wire.ID()
+	u.signed = w.wire.Signed()
 	return nil
 }
 

@@ -92,7 +92,10 @@ const maxUnread = 4096
 func (u *Updater) Request() Request {
 	l, b := &u.io.req, u.buf
 	r := Request{Method: "GET", Target: b[:l.target], Ranged: u.io.ranged, From: u.io.from, To: u.io.to,
-		DeviceID: u.id, Nonce: b[l.body:l.nonce], Timestamp: b[l.nonce:l.stamp], MAC: b[l.stamp:l.mac]}
+		Nonce: b[l.body:l.nonce], Timestamp: b[l.nonce:l.stamp], MAC: b[l.stamp:l.mac]}
+	if u.w.v1 != nil {
+		r.DeviceID = u.w.v1.wire.ID()
+	}
 	if l.body > l.target {
 		r.Method, r.Body = "POST", b[l.target:l.body]
 	}
@@ -148,6 +151,8 @@ func (u *Updater) send(from, to int) Need {
 func (u *Updater) in() []byte { return u.buf[u.io.inFrom : u.io.inFrom+u.io.got] }
 
 // hangUp ends the exchange, and has the caller let go of what is left of the answer.
+//
+//go:noinline
 func (u *Updater) hangUp() {
 	u.io.state, u.io.got = ioNone, 0
 	u.io.drop = u.io.drop || u.io.open

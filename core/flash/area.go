@@ -90,7 +90,7 @@ func (a *Area) Program(p []byte, off uint32) error {
 	if err := a.check(uint32(len(p)), off); err != nil {
 		return err
 	}
-	if unit := a.dev.Geometry().ProgramSize; off%unit != 0 || uint32(len(p))%unit != 0 {
+	if unit := a.ProgramSize(); off%unit != 0 || uint32(len(p))%unit != 0 {
 		return ErrAlign
 	}
 	return a.dev.Program(p, a.base+off)
@@ -101,7 +101,7 @@ func (a *Area) Erase(off, length uint32) error {
 	if err := a.check(length, off); err != nil {
 		return err
 	}
-	if sector := a.dev.Geometry().EraseSize; off%sector != 0 || length%sector != 0 {
+	if sector := a.EraseSize(); off%sector != 0 || length%sector != 0 {
 		return ErrAlign
 	}
 	return a.dev.Erase(a.base+off, length)

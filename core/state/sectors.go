@@ -147,6 +147,8 @@ const (
 // hold the newest copy, and says whether it is done. r must not change between the
 // first call and done. After an error the next call starts again; a trust store
 // that was set is then forgotten. buf is as for Load.
+//
+//go:noinline
 func (s *Sectors) Save(r *Record, buf []byte) (done bool, err error) {
 	if len(buf) < BufferSize || uint32(len(buf)) < s.next {
 		return false, ErrBuffer

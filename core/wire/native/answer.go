@@ -87,6 +87,8 @@ func (m *Answer) Encode(buf []byte, mac MAC) ([]byte, Error) {
 // Decode reads the answer to the poll that device sent with nonce and random, nil
 // for none. Another one, though the server made it, is ErrOther: an old answer is
 // none, even where a device that lost its state counts nonces again.
+//
+//go:noinline
 func (m *Answer) Decode(body []byte, mac MAC, device []byte, nonce uint64, random []byte) Error {
 	*m = Answer{}
 	var r cbor.Reader
@@ -103,6 +105,7 @@ func (m *Answer) Decode(body []byte, mac MAC, device []byte, nonce uint64, rando
 	return err
 }
 
+//go:noinline
 func (m *Answer) read(r *cbor.Reader) Error {
 	var seen uint32
 	for n := r.Map(); n > 0; n-- {

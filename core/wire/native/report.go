@@ -149,6 +149,8 @@ func (m *Ack) Encode(buf []byte, mac MAC) ([]byte, Error) {
 
 // Decode reads the acknowledgement of the report that device sent with nonce, and
 // that is named boot and number. Another one is ErrOther.
+//
+//go:noinline
 func (m *Ack) Decode(body []byte, mac MAC, device []byte, nonce uint64, boot, number uint32) Error {
 	*m = Ack{}
 	var r cbor.Reader
