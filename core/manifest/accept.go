@@ -101,7 +101,8 @@ func (a *Acceptance) sameRoots() (bool, Error) {
 // among is the bit of a key among the roots of the list, 0 if it is none.
 func (a *Acceptance) among(k *Key) uint32 {
 	var r Key
-	roots := a.list.Roots()
+	var roots Keys
+	roots.begin(a.list.roots, true)
 	for bit := uint32(1); roots.Next(&r); bit <<= 1 {
 		if r.Alg == k.Alg && equal(r.Public, k.Public) {
 			return bit
@@ -161,7 +162,8 @@ func (a *Acceptance) one(v Verifier) (checked bool, err Error) {
 		}
 	} else {
 		i -= a.Trust.Roots
-		roots := a.list.Roots()
+		var roots Keys
+		roots.begin(a.list.roots, true)
 		for j := uint8(0); j <= i; j++ {
 			roots.Next(&k)
 		}

@@ -230,9 +230,10 @@ func (l *KeyList) check() Error {
 	}
 	// 24 keys at most: 276 comparisons, in place and without a table.
 	var x, y Key
-	outer := l.all()
+	var outer, inner Keys
+	l.all(&outer)
 	for i := 0; outer.Next(&x); i++ {
-		inner := l.all()
+		l.all(&inner)
 		for j := 0; j < i && inner.Next(&y); j++ {
 			if equal(x.Public, y.Public) {
 				return ErrKeyTwice
@@ -240,10 +241,11 @@ func (l *KeyList) check() Error {
 		}
 	}
 	var p, q Product
-	products := l.Products()
+	var products, before Products
+	products.begin(l)
 	for i := 0; products.Next(&p); i++ {
-		inner := l.Products()
-		for j := 0; j < i && inner.Next(&q); j++ {
+		before.begin(l)
+		for j := 0; j < i && before.Next(&q); j++ {
 			if equal(p.Name, q.Name) {
 				return ErrProductTwice
 			}
@@ -260,6 +262,7 @@ type Keys struct {
 	roots bool
 }
 
+// begin and all are for core: a walk that is returned is copied word by word.
 func (k *Keys) begin(p []byte, roots bool) {
 	k.r.Begin(p)
 	k.left, k.roots = k.r.Array(), roots
@@ -293,10 +296,9 @@ func (l *KeyList) Keys() Keys {
 	return k
 }
 
-func (l *KeyList) all() Keys {
-	k := l.Roots()
+func (l *KeyList) all(k *Keys) {
+	k.begin(l.roots, true)
 	k.then = l.keys
-	return k
 }
 
 // Products walks over products, in the list's order.
@@ -308,9 +310,13 @@ type Products struct {
 // Products walks over the products.
 func (l *KeyList) Products() Products {
 	var p Products
+	p.begin(l)
+	return p
+}
+
+func (p *Products) begin(l *KeyList) {
 	p.r.Begin(l.products)
 	p.left = p.r.Array()
-	return p
 }
 
 // Next reads the next product; false at the end.
@@ -326,7 +332,8 @@ func (p *Products) Next(out *Product) bool {
 // Product finds a product by its name. A product that the list does not name
 // has no releases.
 func (l *KeyList) Product(name []byte, out *Product) bool {
-	all := l.Products()
+	var all Products
+	all.begin(l)
 	for all.Next(out) {
 		if equal(out.Name, name) {
 			return true
@@ -377,7 +384,8 @@ func (k *Key) SignsFor(product []byte) bool {
 	if k.products == nil {
 		return true
 	}
-	names := k.Products()
+	var names Names
+	names.begin(k.products, false)
 	for n := names.Next(); n != nil; n = names.Next() {
 		if equal(n, product) {
 			return true

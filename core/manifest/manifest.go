@@ -63,6 +63,8 @@ type Raw struct {
 }
 
 // Parse reads and checks a payload. Check its signatures first: Verification.
+//
+//go:noinline
 func (m *Manifest) Parse(p []byte) Error {
 	*m = Manifest{}
 	var r cbor.Reader
@@ -225,7 +227,8 @@ func (m *Manifest) Hardware() Names {
 
 // For says whether the manifest names a hardware.
 func (m *Manifest) For(hardware []byte) bool {
-	all := m.Hardware()
+	var all Names
+	all.begin(m.hardware, true)
 	for h := all.Next(); h != nil; h = all.Next() {
 		if equal(h, hardware) {
 			return true

@@ -368,7 +368,8 @@ func FuzzReaders(f *testing.F) {
 		if l.Parse(p) == 0 {
 			n := 0
 			var k Key
-			for all := l.all(); all.Next(&k); n++ {
+			var all Keys
+			for l.all(&all); all.Next(&k); n++ {
 				if len(k.Public) != KeySize || CheckKey(k.Public) != 0 {
 					t.Fatal("a key that must not be in a list")
 				}

@@ -100,7 +100,8 @@ func Compact(dst []byte, l *KeyList, product []byte) (int, Error) {
 		t.Threshold, t.Epoch, t.Floor = p.Threshold, p.Epoch, p.Floor
 	}
 	var k Key
-	keys := l.Keys()
+	var keys Keys
+	keys.begin(l.keys, false)
 	for keys.Next(&k) {
 		if k.SignsFor(product) {
 			t.Keys++
@@ -115,8 +116,8 @@ func Compact(dst []byte, l *KeyList, product []byte) (int, Error) {
 	}
 	t.Put(dst)
 	n := TrustHeaderSize
-	all := l.all()
-	for all.Next(&k) {
+	l.all(&keys)
+	for keys.Next(&k) {
 		if k.Roles == 0 || k.SignsFor(product) {
 			k.PutRecord(dst[n:])
 			n += RecordSize
