@@ -5,10 +5,8 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"net"
-	"strconv"
 	"strings"
 )
 
@@ -85,8 +83,15 @@ func (g *gdb) ok(packet string) error {
 func (r *Run) Break(addr uint32) error { return r.gdb.ok(fmt.Sprintf("Z1,%x,2", addr&^1)) }
 
 // Continue runs to the next breakpoint and returns its address; ErrReset or ErrDied
-// where the program does not come to one.
-func (r *Run) Continue(ctx context.Context) (pc uint32, err error) {
+// where the program does not come to one. A word on interrupt stops it wherever it is.
+func (r *Run) Continue(ctx context.Context, interrupt <-chan struct{}) (pc uint32, err error) {
+	if r.stopped {
+		// The breakpoint that it stands at would stop it again: one instruction goes first.
+		if a, err := r.gdb.ask("s"); err != nil || !strings.HasPrefix(a, "T") {
+			return 0, r.because(fmt.Errorf("gdb: step: %q, %w", a, err))
+		}
+		r.stopped = false
+	}
 	if err := r.gdb.send("c"); err != nil {
 		return 0, r.because(err)
 	}
@@ -99,29 +104,35 @@ func (r *Run) Continue(ctx context.Context) (pc uint32, err error) {
 		p, err := r.gdb.receive()
 		stopped <- stop{p, err}
 	}()
-	select {
-	case s := <-stopped:
-		if s.err != nil {
-			return 0, r.because(s.err)
-		}
+	for {
 		select {
+		case s := <-stopped:
+			if s.err != nil {
+				return 0, r.because(s.err)
+			}
+			switch {
+			case strings.HasPrefix(s.packet, "T03"): // QUIT: the program reset the chip
+				return 0, ErrReset
+			case !strings.HasPrefix(s.packet, "T05") && !strings.HasPrefix(s.packet, "T02"):
+				return 0, fmt.Errorf("gdb: stopped with %q", s.packet)
+			}
+			r.stopped = true
+			return r.Register(15)
+		case <-interrupt:
+			if _, err := r.gdb.conn.Write([]byte{3}); err != nil {
+				return 0, r.because(err)
+			}
+			interrupt = nil
 		case <-r.qmp.shutdown:
 			return 0, ErrReset
-		default:
+		case <-r.exited:
+			return 0, r.because(ErrDied)
+		case <-ctx.Done():
+			if err := r.qmp.do("stop", nil); err != nil {
+				return 0, r.because(err)
+			}
+			return 0, ctx.Err()
 		}
-		if !strings.HasPrefix(s.packet, "T05") && !strings.HasPrefix(s.packet, "S05") {
-			return 0, fmt.Errorf("gdb: stopped with %q", s.packet)
-		}
-		return r.Register(15)
-	case <-r.qmp.shutdown:
-		return 0, ErrReset
-	case <-r.exited:
-		return 0, r.because(ErrDied)
-	case <-ctx.Done():
-		if err := r.qmp.do("stop", nil); err != nil {
-			return 0, r.because(err)
-		}
-		return 0, ctx.Err()
 	}
 }
 
@@ -138,14 +149,15 @@ func (r *Run) Register(n int) (uint32, error) {
 	return binary.LittleEndian.Uint32(p[4*n:]), nil
 }
 
-// Delete takes a breakpoint away.
-func (r *Run) Delete(addr uint32) error { return r.gdb.ok(fmt.Sprintf("z1,%x,2", addr&^1)) }
-
-// Step does one instruction.
-func (r *Run) Step() error {
-	a, err := r.gdb.ask("s")
-	if err == nil && !strings.HasPrefix(a, "T05") && !strings.HasPrefix(a, "S05") {
-		err = errors.New("gdb: step: " + strconv.Quote(a))
+// Word of memory at addr.
+func (r *Run) Word(addr uint32) (uint32, error) {
+	a, err := r.gdb.ask(fmt.Sprintf("m%x,4", addr))
+	if err != nil {
+		return 0, err
 	}
-	return err
+	p, err := hex.DecodeString(a)
+	if err != nil || len(p) != 4 {
+		return 0, fmt.Errorf("gdb: word at 0x%x is %q", addr, a)
+	}
+	return binary.LittleEndian.Uint32(p), nil
 }

@@ -30,17 +30,19 @@ type Board struct {
 	Machine string
 	// Flash outlives everything; RAM outlives a reset, not a loss of power.
 	Flash, RAM Memory
-	// MIPS is how many instructions the chip does in a microsecond of its own time,
-	// as a power of two of nanoseconds for one.
-	Shift int
 }
 
-// Microbit is the BBC micro:bit: 256 KiB of flash, 16 KiB of RAM, 16 MHz.
-var Microbit = Board{Machine: "microbit", Flash: Memory{0, 256 << 10}, RAM: Memory{0x20000000, 16 << 10}, Shift: 6}
+// shift: an instruction takes 2^shift nanoseconds of the chip's time. The chip is that
+// much faster than the real one, so that a busy machine, which answers late, looks to it
+// like a slow line and not like a dead one. Where it sleeps, time jumps.
+const shift = 3
+
+// Microbit is the BBC micro:bit: 256 KiB of flash, 16 KiB of RAM.
+var Microbit = Board{Machine: "microbit", Flash: Memory{0, 256 << 10}, RAM: Memory{0x20000000, 16 << 10}}
 
 // Netduino is the Netduino Plus 2: RAM as far as its program may use it. What lies in
 // its flash is its program only: QEMU does not model writes to it.
-var Netduino = Board{Machine: "netduinoplus2", Flash: Memory{0x08000000, 1 << 20}, RAM: Memory{0x20000000, 64 << 10}, Shift: 4}
+var Netduino = Board{Machine: "netduinoplus2", Flash: Memory{0x08000000, 1 << 20}, RAM: Memory{0x20000000, 64 << 10}}
 
 // Chip is a chip between two starts.
 type Chip struct {
@@ -59,14 +61,15 @@ type Run struct {
 	// Serial is the chip's line, to be read and written by the one who started it.
 	Serial net.Conn
 
-	chip   *Chip
-	dir    string
-	cmd    *exec.Cmd
-	qmp    *qmp
-	gdb    *gdb
-	output strings.Builder
-	exited chan struct{}
-	err    error // of the process, once exited is closed
+	chip    *Chip
+	dir     string
+	cmd     *exec.Cmd
+	qmp     *qmp
+	gdb     *gdb
+	stopped bool // at a breakpoint
+	output  strings.Builder
+	exited  chan struct{}
+	err     error // of the process, once exited is closed
 }
 
 // Why a run ended.
@@ -96,7 +99,7 @@ func (c *Chip) Start(ctx context.Context, stop bool) (r *Run, err error) {
 	}
 	defer serial.Close()
 	args := []string{"-machine", c.Board.Machine, "-display", "none", "-nodefaults",
-		"-icount", fmt.Sprintf("shift=%d,align=off,sleep=off", c.Board.Shift),
+		"-icount", fmt.Sprintf("shift=%d,align=off,sleep=off", shift),
 		"-action", "reboot=shutdown", "-action", "shutdown=pause",
 		"-serial", "unix:" + r.path("serial"),
 		"-qmp", "unix:" + r.path("qmp") + ",server=on,wait=off", "-S"}

@@ -146,5 +146,9 @@ func (port) Put(b byte) {
 // Get feeds the watchdog: how long an answer is waited for, the line bounds.
 func (port) Get(ms uint32) (byte, bool) {
 	nrf51.Feed()
+	if info.fault.Get() == faultMute {
+		nrf51.Nap(ms)
+		return 0, false
+	}
 	return uart.Get(ms)
 }
