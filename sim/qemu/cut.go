@@ -5,17 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 )
 
 // Cut is a power cut in a flash operation of the chip's program. The emulator stops
 // before the operation, and what it would have left half done is put into the flash
 // that is taken out.
 type Cut struct {
-	// Call is after how many calls on the line of this start the operations are counted;
-	// 0: from the start, the boot stage's included. Op is the operation, from 0.
-	Call, Op int
-	Tear     Tear
-	Seed     uint64 // of a torn operation's bits
+	// Erase is the page's erase of this start from which on operations are counted, the
+	// boot stage's included; 0: from the start. Op is the operation, from 0.
+	Erase, Op int
+	Tear      Tear
+	Seed      uint64 // of a torn operation's bits
 }
 
 // Tear is what a cut leaves of an operation.
@@ -50,15 +51,19 @@ var ErrCut = errors.New("power cut")
 // symbols of the flash driver's two operations (firmware/nrf51/flash.go).
 const eraseSymbol, programSymbol = "flash_erase_page", "flash_program_word"
 
-// breakpoints are the operations in all of the kit's programs.
-func (k *Kit) breakpoints() map[uint32]bool {
-	at := map[uint32]bool{} // is it an erase
+// operations are the entries of the driver's two functions in all of the kit's
+// programs.
+func (k *Kit) operations() (erases, programs []uint32) {
 	for _, f := range []*Firmware{k.Boot, k.App[0], k.App[1]} {
-		at[f.Symbols[eraseSymbol]&^1] = true
-		at[f.Symbols[programSymbol]&^1] = false
+		erases = append(erases, f.Symbols[eraseSymbol]&^1)
+		programs = append(programs, f.Symbols[programSymbol]&^1)
 	}
-	return at
+	return erases, programs
 }
+
+// secondInstruction is where a stop at an entry goes on to: both of the driver's
+// functions begin with an instruction of two bytes that is no branch.
+const secondInstruction = 2
 
 // RunToCut is one start of the lab's chip, which ends in the cut (ErrCut), or before it:
 // in a reset (ErrReset), or where stop said so (nil). look sees each operation that is
@@ -67,16 +72,8 @@ func (l *Lab) RunToCut(ctx context.Context, k *Kit, c Cut, look func(op Op, stan
 	l.Starts++
 	run, cancel := context.WithCancel(ctx)
 	defer cancel()
-	interrupt := make(chan struct{}, 1)
 	l.mu.Lock()
-	until := l.Line.Calls + c.Call
-	l.cancel = cancel
-	l.stop = func(l *Lab) bool {
-		if l.Line.Calls == until {
-			interrupt <- struct{}{}
-		}
-		return stop(l)
-	}
+	l.stop, l.cancel = stop, cancel
 	l.mu.Unlock()
 	r, err := l.Chip.Start(run, true)
 	if err != nil {
@@ -88,7 +85,7 @@ func (l *Lab) RunToCut(ctx context.Context, k *Kit, c Cut, look func(op Op, stan
 		defer close(served)
 		l.Line.Serve(r.Serial)
 	}()
-	op, end := r.toCut(run, k, c, interrupt, look)
+	op, end := r.toCut(run, k, c, look)
 	if errors.Is(end, context.Canceled) && ctx.Err() == nil {
 		end = nil // what was waited for came before the cut
 	}
@@ -108,46 +105,86 @@ func (l *Lab) RunToCut(ctx context.Context, k *Kit, c Cut, look func(op Op, stan
 	return op, end
 }
 
-func (r *Run) toCut(ctx context.Context, k *Kit, c Cut, interrupt <-chan struct{}, look func(Op, uint32) error) (Op, error) {
-	at := k.breakpoints()
-	if c.Call > 0 {
-		if _, err := r.Continue(ctx, interrupt); err != nil {
-			return Op{}, err
-		}
+func (r *Run) toCut(ctx context.Context, k *Kit, c Cut, look func(Op, uint32) error) (Op, error) {
+	erases, programs := k.operations()
+	at := erases
+	if c.Erase == 0 {
+		at = append(append([]uint32(nil), erases...), programs...)
 	}
-	for addr := range at {
+	for _, addr := range at {
 		if err := r.Break(addr); err != nil {
 			return Op{}, err
 		}
 	}
-	for n := 0; ; {
-		pc, err := r.Continue(ctx, nil)
+	for erased, n := 0, 0; ; {
+		pc, err := r.Continue(ctx)
 		if err != nil {
 			return Op{}, err
 		}
-		erase, ok := at[pc]
-		if !ok {
-			return Op{}, fmt.Errorf("stopped at 0x%x, where no flash operation is", pc)
+		op := Op{Erase: slices.Contains(erases, pc)}
+		if !op.Erase && !slices.Contains(programs, pc) {
+			return op, fmt.Errorf("stopped at 0x%x, where no flash operation is", pc)
 		}
-		op := Op{Erase: erase}
-		if op.Address, err = r.Register(0); err != nil {
-			return op, err
-		}
-		if op.Word, err = r.Register(1); err != nil {
-			return op, err
-		}
-		stands, err := r.Word(op.Address)
+		stands, err := r.operation(&op)
 		if err != nil {
 			return op, err
 		}
 		if err := look(op, stands); err != nil {
 			return op, err
 		}
-		if n == c.Op {
-			return op, ErrCut
+		if op.Erase {
+			if erased++; erased == c.Erase { // from here on each operation counts
+				for _, addr := range programs {
+					if err := r.Break(addr); err != nil {
+						return op, err
+					}
+				}
+			}
 		}
-		n++
+		if erased >= c.Erase {
+			if n == c.Op {
+				return op, ErrCut
+			}
+			n++
+		}
+		if err := r.pass(ctx, pc); err != nil {
+			return op, err
+		}
 	}
+}
+
+// operation reads what the chip is about to do, and what stands in flash there.
+func (r *Run) operation(op *Op) (stands uint32, err error) {
+	if op.Address, err = r.Register(0); err != nil {
+		return 0, err
+	}
+	if op.Word, err = r.Register(1); err != nil {
+		return 0, err
+	}
+	return r.Word(op.Address)
+}
+
+// pass goes past the breakpoint that the chip stands at.
+func (r *Run) pass(ctx context.Context, pc uint32) error {
+	next := pc + secondInstruction
+	for _, do := range []func() error{
+		func() error { return r.Delete(pc) },
+		func() error { return r.Break(next) },
+		func() error {
+			got, err := r.Continue(ctx)
+			if err == nil && got != next {
+				err = fmt.Errorf("stopped at 0x%x behind 0x%x", got, pc)
+			}
+			return err
+		},
+		func() error { return r.Delete(next) },
+		func() error { return r.Break(pc) },
+	} {
+		if err := do(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // apply puts into flash what the cut left of an operation.

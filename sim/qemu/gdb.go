@@ -79,19 +79,15 @@ func (g *gdb) ok(packet string) error {
 	return err
 }
 
-// Break has the chip stop before the instruction at addr.
-func (r *Run) Break(addr uint32) error { return r.gdb.ok(fmt.Sprintf("Z1,%x,2", addr&^1)) }
+// Break has the chip stop before the instruction at addr; Delete takes it back.
+func (r *Run) Break(addr uint32) error  { return r.gdb.ok(fmt.Sprintf("Z1,%x,2", addr&^1)) }
+func (r *Run) Delete(addr uint32) error { return r.gdb.ok(fmt.Sprintf("z1,%x,2", addr&^1)) }
 
 // Continue runs to the next breakpoint and returns its address; ErrReset or ErrDied
-// where the program does not come to one. A word on interrupt stops it wherever it is.
-func (r *Run) Continue(ctx context.Context, interrupt <-chan struct{}) (pc uint32, err error) {
-	if r.stopped {
-		// The breakpoint that it stands at would stop it again: one instruction goes first.
-		if a, err := r.gdb.ask("s"); err != nil || !strings.HasPrefix(a, "T") {
-			return 0, r.because(fmt.Errorf("gdb: step: %q, %w", a, err))
-		}
-		r.stopped = false
-	}
+// where the program does not come to one. A breakpoint that the chip stands at has to
+// be deleted before: it would stop there again. (A single step over it would do, but
+// the emulator's clock jumps by it.)
+func (r *Run) Continue(ctx context.Context) (pc uint32, err error) {
 	if err := r.gdb.send("c"); err != nil {
 		return 0, r.because(err)
 	}
@@ -104,35 +100,24 @@ func (r *Run) Continue(ctx context.Context, interrupt <-chan struct{}) (pc uint3
 		p, err := r.gdb.receive()
 		stopped <- stop{p, err}
 	}()
-	for {
-		select {
-		case s := <-stopped:
-			if s.err != nil {
-				return 0, r.because(s.err)
-			}
-			switch {
-			case strings.HasPrefix(s.packet, "T03"): // QUIT: the program reset the chip
-				return 0, ErrReset
-			case !strings.HasPrefix(s.packet, "T05") && !strings.HasPrefix(s.packet, "T02"):
-				return 0, fmt.Errorf("gdb: stopped with %q", s.packet)
-			}
-			r.stopped = true
-			return r.Register(15)
-		case <-interrupt:
-			if _, err := r.gdb.conn.Write([]byte{3}); err != nil {
-				return 0, r.because(err)
-			}
-			interrupt = nil
-		case <-r.qmp.shutdown:
+	select {
+	case s := <-stopped:
+		switch {
+		case s.err != nil:
+			return 0, r.because(s.err)
+		case strings.HasPrefix(s.packet, "T03"): // QUIT: the program reset the chip
 			return 0, ErrReset
-		case <-r.exited:
-			return 0, r.because(ErrDied)
-		case <-ctx.Done():
-			if err := r.qmp.do("stop", nil); err != nil {
-				return 0, r.because(err)
-			}
-			return 0, ctx.Err()
+		case !strings.HasPrefix(s.packet, "T05"):
+			return 0, fmt.Errorf("gdb: stopped with %q", s.packet)
 		}
+		return r.Register(15)
+	case <-r.exited:
+		return 0, r.because(ErrDied)
+	case <-ctx.Done():
+		if err := r.qmp.do("stop", nil); err != nil {
+			return 0, r.because(err)
+		}
+		return 0, ctx.Err()
 	}
 }
 

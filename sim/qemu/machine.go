@@ -61,15 +61,14 @@ type Run struct {
 	// Serial is the chip's line, to be read and written by the one who started it.
 	Serial net.Conn
 
-	chip    *Chip
-	dir     string
-	cmd     *exec.Cmd
-	qmp     *qmp
-	gdb     *gdb
-	stopped bool // at a breakpoint
-	output  strings.Builder
-	exited  chan struct{}
-	err     error // of the process, once exited is closed
+	chip   *Chip
+	dir    string
+	cmd    *exec.Cmd
+	qmp    *qmp
+	gdb    *gdb
+	output strings.Builder
+	exited chan struct{}
+	err    error // of the process, once exited is closed
 }
 
 // Why a run ended.

@@ -92,15 +92,15 @@ func (o *oracle) run() error {
 		if err := o.look(); err != nil {
 			return err
 		}
-		c := Cut{Call: o.rng.IntN(o.expected()), Op: o.rng.IntN(40), Tear: Tear(o.rng.IntN(int(tears))), Seed: o.rng.Uint64()}
+		c := Cut{Erase: o.rng.IntN(o.erasesLeft()), Op: o.rng.IntN(300), Tear: Tear(o.rng.IntN(int(tears))), Seed: o.rng.Uint64()}
 		if o.rng.IntN(4) == 0 {
-			c.Call, c.Op = 0, o.rng.IntN(4) // the boot stage's own operations, where it has any
+			c.Erase, c.Op = 0, o.rng.IntN(8) // the boot stage's own operations, where it has any
 		}
 		op, err := o.RunToCut(ctx, o.kit, c, o.operation, done)
 		switch {
 		case errors.Is(err, ErrCut):
 			o.cuts++
-			o.trace += fmt.Sprintf("cut %s, after %d calls: %s\n", c.Tear, c.Call, op)
+			o.trace += fmt.Sprintf("cut %s, from erase %d operation %d: %s\n", c.Tear, c.Erase, c.Op, op)
 		case errors.Is(err, ErrReset):
 			o.trace += "reset\n"
 		case err == nil:
@@ -133,8 +133,16 @@ func (o *oracle) run() error {
 	return nil
 }
 
-// expected is about how many calls a start has left.
-func (o *oracle) expected() int { return len(o.images["2.0.0"][1])/1024 + 20 }
+// erasesLeft is about how many pages a start will erase: those of the image that are not
+// written yet, and some of state, journal and records.
+func (o *oracle) erasesLeft() int {
+	img, slot := o.images["2.0.0"][1], o.Chip.Flash[SlotAt[1]:]
+	done := 0
+	for done+PageSize <= len(img) && bytes.Equal(img[done:done+PageSize], slot[done:done+PageSize]) {
+		done += PageSize
+	}
+	return (len(img)-done)/PageSize + 6
+}
 
 func (o *oracle) holds(slot boot.Slot, version string) bool {
 	img := o.images[version][slot]
