@@ -37,7 +37,7 @@ const maxNap = 1000
 func (a *Agent) Step() {
 	a.Chip.Feed()
 	u := a.Updater
-	switch need := u.Step(); need.Kind {
+	switch need := a.measured(); need.Kind {
 	case device.NeedSend:
 		a.send()
 	case device.NeedBytes:
@@ -82,7 +82,7 @@ type Teller struct{ Line *serial.Client }
 
 // Event is device.Observer's.
 func (t *Teller) Event(e device.Event) {
-	if e.Kind != device.EventChunk && e.Kind != device.EventErase {
+	if e.Kind != device.EventChunk && e.Kind != device.EventErase && !measuring {
 		t.Line.Say(uint8(e.Kind), uint8(e.Reason), uint8(e.Slot), e.Bytes)
 	}
 }

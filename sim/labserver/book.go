@@ -45,6 +45,7 @@ type Book struct {
 	generation  uint32
 	root        ed25519.PrivateKey
 	signer      ed25519.PrivateKey
+	seed        byte // of another key that signs, 0: none
 	list        *release.KeyList
 	trust       *release.Trust
 	first       []byte // the trust store that boards are built with
@@ -116,6 +117,10 @@ func (b *Book) Rotate() error {
 	b.list.Keys[0].Public = public(b.signer)
 	return b.publish(old, b.root)
 }
+
+// SignWith has what is added from now on signed by the key of a seed; 0: by the newest
+// release key. That of the first list has the seed 0x40.
+func (b *Book) SignWith(seed byte) { b.seed = seed }
 
 func (b *Book) publish(signers ...ed25519.PrivateKey) error {
 	env, err := sign(manifest.KindKeys, b.list.Encode, signers...)
@@ -192,7 +197,11 @@ func (b *Book) add(name string, img []byte, sequence, security uint32, chunk, sl
 		n := uint8(slot)
 		m.Image.Slot = &n
 	}
-	if r.Envelope, err = sign(manifest.KindManifest, m.Encode, b.signer); err != nil {
+	signer := b.signer
+	if b.seed != 0 {
+		signer = key(b.seed)
+	}
+	if r.Envelope, err = sign(manifest.KindManifest, m.Encode, signer); err != nil {
 		return 0, err
 	}
 	r.envelope = sha256.Sum256(r.Envelope)

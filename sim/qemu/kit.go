@@ -8,6 +8,7 @@ import (
 
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/factory"
+	"github.com/runnel-fota/runnel/sim/labserver"
 )
 
 // Map of the microbit's flash (firmware/microbit/map.go).
@@ -83,4 +84,40 @@ func (k *Kit) Flash(image []byte, page *factory.Page) ([]byte, error) {
 		return nil, err
 	}
 	return flash, nil
+}
+
+// NewMicrobit is a board with an image in slot 0, and a server with nothing on offer
+// whose device it is.
+func (k *Kit) NewMicrobit(image []byte) (*Lab, *labserver.Book, error) {
+	book, err := labserver.NewBook()
+	if err != nil {
+		return nil, nil, err
+	}
+	book.Raw = true
+	page := factory.Page{Device: []byte(labserver.Device), Product: []byte(labserver.Product), Hardware: []byte(labserver.Hardware),
+		Secret: &book.Secret, Roots: book.Baked()}
+	flash, err := k.Flash(image, &page)
+	if err != nil {
+		return nil, nil, err
+	}
+	return NewLab(&Chip{Board: Microbit, Flash: flash}, labserver.New(book)), book, nil
+}
+
+// Release adds both builds of a version to a book and returns the number of that for
+// slot 0; the other one follows.
+func (k *Kit) Release(book *labserver.Book, version string, sequence uint32, f Fault) (first int, images [2][]byte, err error) {
+	first = -1
+	for slot := range images {
+		if images[slot], err = k.Image(slot, version, f); err != nil {
+			return first, images, err
+		}
+		n, err := book.AddBuild(version, images[slot], sequence, 0, 1024, slot)
+		if err != nil {
+			return first, images, err
+		}
+		if first < 0 {
+			first = n
+		}
+	}
+	return first, images, nil
 }

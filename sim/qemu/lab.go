@@ -20,6 +20,8 @@ type Lab struct {
 	Starts int
 	// OnReset sees the chip between a reset and the start after it; nil: nobody does.
 	OnReset func(*Chip)
+	// OnOff sees RAM at the end of each start; nil: nobody does.
+	OnOff func(ram []byte)
 
 	stop   func(*Lab) bool
 	cancel context.CancelFunc
@@ -103,6 +105,9 @@ func (l *Lab) start(ctx context.Context) error {
 	if !errors.Is(end, ErrDied) {
 		if err := r.Off(); err != nil {
 			return err
+		}
+		if l.OnOff != nil {
+			l.OnOff(l.Chip.RAM)
 		}
 	}
 	r.Kill()

@@ -1,14 +1,15 @@
 package qemu
 
 import (
+	"bytes"
 	"context"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/device"
-	"github.com/runnel-fota/runnel/core/factory"
 	"github.com/runnel-fota/runnel/core/flash"
 	"github.com/runnel-fota/runnel/internal/testenv"
 	"github.com/runnel-fota/runnel/internal/tinygo"
@@ -74,49 +75,32 @@ type bench struct {
 
 func newBench(t *testing.T, k *Kit) *bench {
 	t.Helper()
-	book, err := labserver.NewBook()
-	if err != nil {
-		t.Fatal(err)
-	}
-	book.Raw = true
-	b := &bench{t: t, kit: k, book: book, images: map[string][2][]byte{}}
-	page := factory.Page{Device: []byte(labserver.Device), Product: []byte(labserver.Product), Hardware: []byte(labserver.Hardware),
-		Secret: &book.Secret, Roots: book.Baked()}
-	if b.start, err = k.Flash(b.build("1.0.0", Healthy)[0], &page); err != nil {
-		t.Fatal(err)
-	}
-	b.Lab = NewLab(&Chip{Board: Microbit, Flash: append([]byte(nil), b.start...)}, labserver.New(book))
-	return b
-}
-
-func (b *bench) build(version string, f Fault) [2][]byte {
-	b.t.Helper()
-	var out [2][]byte
-	for slot := range out {
-		var err error
-		if out[slot], err = b.kit.Image(slot, version, f); err != nil {
-			b.t.Fatal(err)
+	b := &bench{t: t, kit: k, images: map[string][2][]byte{}}
+	var first [2][]byte
+	var err error
+	for slot := range first {
+		if first[slot], err = k.Image(slot, "1.0.0", Healthy); err != nil {
+			t.Fatal(err)
 		}
 	}
-	b.images[version] = out
-	return out
+	b.images["1.0.0"] = first
+	if b.Lab, b.book, err = k.NewMicrobit(first[0]); err != nil {
+		t.Fatal(err)
+	}
+	b.start = bytes.Clone(b.Chip.Flash)
+	return b
 }
 
 // release signs both builds of a version, and returns the number of that for slot 0;
 // the other one follows.
 func (b *bench) release(version string, sequence uint32, f Fault) int {
 	b.t.Helper()
-	first := -1
-	for slot, img := range b.build(version, f) {
-		n, err := b.book.AddBuild(version, img, sequence, 0, 1024, slot)
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		if first < 0 {
-			first = n
-		}
+	n, images, err := b.kit.Release(b.book, version, sequence, f)
+	if err != nil {
+		b.t.Fatal(err)
 	}
-	return first
+	b.images[version] = images
+	return n
 }
 
 // run lets the board run until stop says so.
@@ -188,3 +172,8 @@ func (b *bench) starts(slot boot.Slot, version string) {
 }
 
 func (b *bench) said(k device.EventKind) bool { return b.Heard(k) }
+
+// refused says whether the chip said that it failed for a reason.
+func (b *bench) refused(why device.Reason) bool {
+	return slices.ContainsFunc(b.Events, func(e device.Event) bool { return e.Kind == device.EventFailed && e.Reason == why })
+}

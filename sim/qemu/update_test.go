@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/runnel-fota/runnel/core/device"
@@ -8,7 +9,15 @@ import (
 
 // An update inside the chip, and the next one back into the slot that it left.
 func TestUpdate(t *testing.T) {
-	b := newBench(t, microbit(t, ""))
+	for _, profile := range profiles {
+		t.Run(profile.name, func(t *testing.T) { update(t, newBench(t, microbit(t, profile.tag))) })
+	}
+}
+
+// profiles are how images believe manifests; the tag that they are built with.
+var profiles = []struct{ name, tag string }{{"mac-only", ""}, {"signed", "signed"}}
+
+func update(t *testing.T, b *bench) {
 	two, three := b.release("2.0.0", 2, Healthy), b.release("3.0.0", 3, Healthy)
 	b.Server.Offer = two
 	b.run(func(*Lab) bool { return b.heard(two).Confirmed })
@@ -118,4 +127,53 @@ func TestResume(t *testing.T) {
 		t.Error("it never said that it resumes")
 	}
 	t.Logf("%d bytes fetched again after %d cuts", again, cuts)
+}
+
+// What another key signed is refused before an erase, by a chip that checks signatures;
+// and one that does not takes it: it believes its HMAC key alone.
+func TestForged(t *testing.T) {
+	for _, profile := range profiles {
+		t.Run(profile.name, func(t *testing.T) {
+			b := newBench(t, microbit(t, profile.tag))
+			b.book.SignWith(0x3F)
+			forged := b.release("2.0.0", 2, Healthy)
+			b.book.SignWith(0)
+			b.Server.Offer = forged
+			if profile.tag == "" {
+				b.run(func(*Lab) bool { return b.heard(forged).Confirmed })
+				return
+			}
+			b.run(func(*Lab) bool { return b.refused(device.ReasonSignature) })
+			b.run(b.more(2))
+			slot := b.Chip.Flash[SlotAt[1]:RecordsAt]
+			if !bytes.Equal(slot, b.start[SlotAt[1]:RecordsAt]) {
+				t.Error("the target was touched")
+			}
+			if n := b.Server.Total(); n != 0 {
+				t.Errorf("%d bytes of the stream were fetched", n)
+			}
+		})
+	}
+}
+
+// Roots and release key change by a key list; what the old key signs counts no more.
+func TestRotation(t *testing.T) {
+	b := newBench(t, microbit(t, "signed"))
+	if err := b.book.Rotate(); err != nil {
+		t.Fatal(err)
+	}
+	b.Server.List = len(b.book.Lists) - 1
+	two := b.release("2.0.0", 2, Healthy)
+	b.Server.Offer = two
+	b.run(func(*Lab) bool { return b.heard(two).Confirmed })
+	b.starts(1, "2.0.0")
+	if !b.said(device.EventKeyList) {
+		t.Error("it never said that it took the key list")
+	}
+	b.book.SignWith(0x40) // the first list's
+	old := b.release("3.0.0", 3, Healthy)
+	b.book.SignWith(0)
+	b.Server.Offer = old
+	b.run(func(*Lab) bool { return b.refused(device.ReasonSignature) })
+	b.starts(1, "2.0.0")
 }

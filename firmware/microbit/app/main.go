@@ -130,7 +130,7 @@ type port struct{}
 
 func (port) Millis() uint64                { return clock.Millis() }
 func (port) Unix() uint32                  { return 0 } // it has no clock of day
-func (port) Random() uint32                { return nrf51.Random() }
+func (port) Random() uint32                { return random() }
 func (port) ResetReason() boot.ResetReason { return nrf51.ResetReason() }
 func (port) Bootable(boot.Slot) bool       { return true } // the image check is the boot stage's own
 func (port) Feed()                         { nrf51.Feed() }
