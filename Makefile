@@ -42,7 +42,7 @@ torture-server: ## the server killed 200 times, and 3,000 states that a power lo
 	RUNNEL_TORTURE_ROUNDS=200 RUNNEL_POWER_STATES=3000 go test -timeout 40m -count=1 -v -run '^(TestTortureServer|TestPowerLoss|TestPowerLossIsFound)$$' ./cmd/runnel ./internal/store/sqlite ./internal/blob/dir
 
 .PHONY: crash
-crash: ## a power cut at every flash operation of every scenario; two on the tiny chips
+crash: ## a power cut at every flash operation of every scenario; two on the tiny chip
 	go run ./cmd/runnel torture --sweep
 
 .PHONY: core-go1.23

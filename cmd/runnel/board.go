@@ -28,7 +28,7 @@ the file is byte for byte what a real chip would hold: 'runnel inspect' and
   runnel board run --flash board.bin --id pump-7 --key-file pump-7.key --product acme/pump --root keys/root.pub`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBoardNewCmd(), newBoardRunCmd())
+	cmd.AddCommand(newBoardNewCmd(), newBoardRunCmd(), newBoardPageCmd())
 	return cmd
 }
 

@@ -37,7 +37,8 @@ Nothing is written to disk, and nothing is sent anywhere. It stops by itself.
 
 A failure prints an id; --replay with that id runs it again and tells every step.
 --sweep leaves nothing to chance: one cut at every flash operation in every way, on all
-scenarios and geometries, two in a row on the tiny one of each kind of board, and flash that lies.
+scenarios and geometries, two in a row on the tiny one, and flash that lies. With
+--geometry boot-stage it is two in a row on the tiny board whose boot stage is ours.
 
 --json prints one object an event: "failure" (id, kind, reason), with --sweep "row" for
 each scenario and geometry, and "summary" as the last.`,
@@ -245,8 +246,10 @@ func (f *tortureFlags) sweepAll(ctx context.Context, out io.Writer) error {
 			return err
 		}
 		depth, what := 1, "1 cut"
-		if p.g.Deep() {
+		if p.g.Name == crash.DeepGeometry || p.g.Deep() && f.geometry != "" {
 			depth, what = 2, "2 cuts"
+		}
+		if p.g.Deep() {
 			l := set.SweepLies(ctx)
 			row("faults", &l.Row, l.Faults)
 		}

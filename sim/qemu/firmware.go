@@ -34,6 +34,10 @@ type Builder struct {
 // NewBuilder sets the tool chain up. What is built stays in the user's cache folder,
 // under a digest of the sources.
 func NewBuilder(ctx context.Context, root string) (*Builder, error) {
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return nil, err
+	}
 	tc, err := tinygo.Setup(ctx, root)
 	if err != nil {
 		return nil, err
