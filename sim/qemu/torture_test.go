@@ -37,10 +37,10 @@ const cutsInCI = 20
 // Power cuts at flash operations of an update inside the emulated chip, the boot
 // stage's included, and again while it recovers.
 func TestTorture(t *testing.T) {
-	k := microbit(t, "")
 	want, seed := setting(t, "RUNNEL_QEMU_CUTS", cutsInCI), setting(t, "RUNNEL_QEMU_SEED", 1)
 	cuts, runs, ops, again := 0, 0, 0, int64(0)
 	for ; cuts < want; seed++ {
+		k := microbit(t, profiles[seed%len(profiles)].tag)
 		o := &oracle{bench: newBench(t, k), rng: rand.New(rand.NewPCG(uint64(seed), 0x7175)), limit: want - cuts}
 		if err := o.run(); err != nil {
 			t.Errorf("RUNNEL_QEMU_SEED=%d RUNNEL_QEMU_CUTS=1: %v\n%s%s", seed, err, o.trace, o.dump())
