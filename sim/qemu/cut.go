@@ -89,7 +89,7 @@ func (l *Lab) RunToCut(ctx context.Context, k *Kit, c Cut, look func(op Op, stan
 	if errors.Is(end, context.Canceled) && ctx.Err() == nil {
 		end = nil // what was waited for came before the cut
 	}
-	if end == nil || errors.Is(end, ErrCut) || errors.Is(end, ErrReset) {
+	if end == nil || errors.Is(end, ErrCut) || errors.Is(end, ErrReset) || errors.Is(end, context.DeadlineExceeded) {
 		if err := r.Off(); err != nil {
 			return op, err
 		}

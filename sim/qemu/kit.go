@@ -121,3 +121,14 @@ func (k *Kit) Release(book *labserver.Book, version string, sequence uint32, f F
 	}
 	return first, images, nil
 }
+
+// why is the word that the microbit's program left for the start after its reset
+// (firmware/nrf51/handover.go): SOFT, PANI, WDOG.
+func (c *Chip) why() string {
+	at := len(c.RAM) - 32
+	if at < 0 {
+		return "power"
+	}
+	w := binary.LittleEndian.Uint32(c.RAM[at:])
+	return string([]byte{byte(w >> 24), byte(w >> 16), byte(w >> 8), byte(w)})
+}

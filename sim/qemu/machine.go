@@ -81,7 +81,7 @@ var (
 const startTimeout = 30 * time.Second
 
 // Start powers a chip on. With stop it stands before its first instruction, so that
-// a breakpoint can be set.
+// a breakpoint can be set; the chip then sleeps in real time.
 func (c *Chip) Start(ctx context.Context, stop bool) (r *Run, err error) {
 	r = &Run{chip: c, exited: make(chan struct{})}
 	if r.dir, err = os.MkdirTemp("", "qemu"); err != nil {
@@ -97,8 +97,14 @@ func (c *Chip) Start(ctx context.Context, stop bool) (r *Run, err error) {
 		return nil, err
 	}
 	defer serial.Close()
+	// Where time jumps over sleep, it jumps over each stop of the debugger too, and the
+	// watchdog bites.
+	sleep := "off"
+	if stop {
+		sleep = "on"
+	}
 	args := []string{"-machine", c.Board.Machine, "-display", "none", "-nodefaults",
-		"-icount", fmt.Sprintf("shift=%d,align=off,sleep=off", shift),
+		"-icount", fmt.Sprintf("shift=%d,align=off,sleep=%s", shift, sleep),
 		"-action", "reboot=shutdown", "-action", "shutdown=pause",
 		"-serial", "unix:" + r.path("serial"),
 		"-qmp", "unix:" + r.path("qmp") + ",server=on,wait=off", "-S"}

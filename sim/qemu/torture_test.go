@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/flash"
@@ -68,13 +69,15 @@ type oracle struct {
 		sequence uint32
 		recorded bool
 	}
-	before []byte // flash at the last start
-	slot   boot.Slot
-	trial  bool
+	slot  boot.Slot
+	trial bool
 }
 
 // cutsInRow is how often the power goes before an update is left in peace.
 const cutsInRow = 3
+
+// startLimit bounds a start under the debugger, where the chip sleeps in real time.
+const startLimit = 20 * time.Second
 
 // startsToEnd is in how many more starts an update has then to be over: the boot stage's,
 // two for stagings that were cut in their trial, and the switch.
@@ -96,13 +99,17 @@ func (o *oracle) run() error {
 		if o.rng.IntN(4) == 0 {
 			c.Erase, c.Op = 0, o.rng.IntN(8) // the boot stage's own operations, where it has any
 		}
-		op, err := o.RunToCut(ctx, o.kit, c, o.operation, done)
+		start, cancel := context.WithTimeout(ctx, startLimit)
+		op, err := o.RunToCut(start, o.kit, c, o.operation, done)
+		cancel()
 		switch {
 		case errors.Is(err, ErrCut):
 			o.cuts++
 			o.trace += fmt.Sprintf("cut %s, from erase %d operation %d: %s\n", c.Tear, c.Erase, c.Op, op)
 		case errors.Is(err, ErrReset):
-			o.trace += "reset\n"
+			o.trace += fmt.Sprintf("reset: %s\n", o.Chip.why())
+		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+			o.trace += "nothing more to cut in this start\n"
 		case err == nil:
 			return nil // confirmed before the cut came
 		default:
