@@ -2,14 +2,14 @@
 
 package nrf51
 
-import "device/arm"
+import (
+	"device/arm"
+
+	"github.com/runnel-fota/runnel/firmware/chip"
+)
 
 // Clock counts milliseconds since Start.
-type Clock struct {
-	last   uint32 // reading of the timer, us
-	part   uint32 // us that are not a whole millisecond yet
-	millis uint64
-}
+type Clock struct{ millis chip.Millis }
 
 // Start lets it run.
 func (c *Clock) Start() {
@@ -28,14 +28,7 @@ func (c *Clock) Micros() uint32 {
 }
 
 // Millis never goes back. It must be asked once in 71 minutes at least.
-func (c *Clock) Millis() uint64 {
-	now := c.Micros()
-	c.part += now - c.last
-	c.last = now
-	c.millis += uint64(c.part / 1000)
-	c.part %= 1000
-	return c.millis
-}
+func (c *Clock) Millis() uint64 { return c.millis.At(c.Micros()) }
 
 // Nap lets the CPU sleep for so many milliseconds, 2,000 at most.
 func Nap(ms uint32) {

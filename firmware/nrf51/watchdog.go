@@ -25,7 +25,7 @@ const guardTicks = 62500
 // Feed says that the program gets on.
 func Feed() {
 	reg(wdt + 0x600).Set(0x6E524635)
-	shared().missed.Set(0)
+	shared().Missed.Set(0)
 }
 
 // timer16 sets a timer to 16 bits at 31,250 Hz, stopped, at 0.
