@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/factory"
 	"github.com/runnel-fota/runnel/sim/labserver"
 )
@@ -25,6 +24,12 @@ const (
 // SlotAt is where the slots begin.
 var SlotAt = [2]uint32{0x2000, 0x20000}
 
+// MicrobitMap says the same.
+var MicrobitMap = Map{
+	Slots: SlotAt, SlotSize: SlotSize, Load: SlotAt,
+	Records: RecordsAt, State: StateAt, Journal: JournalAt, Factory: FactoryAt, Sector: PageSize,
+}
+
 // Fault is what is wrong with a build of the example image.
 type Fault uint32
 
@@ -33,7 +38,8 @@ const (
 	Crashes
 	Hangs
 	FailsSelfTest
-	Mute // it reaches no server
+	Mute      // it reaches no server
+	Overflows // its stack grows past its end; the Netduino's alone
 )
 
 // Kit is the microbit's firmware: the boot stage, and the image linked for each slot.
@@ -61,14 +67,7 @@ func BuildKit(ctx context.Context, b *Builder, tags ...string) (*Kit, error) {
 func (k *Kit) Image(slot int, version string, f Fault) ([]byte, error) {
 	app := k.App[slot]
 	img := bytes.Clone(app.Image)
-	info := int(app.Symbols["image_info"] - app.Base)
-	if info <= 0 || info+20 > len(img) || len(version) > 16 {
-		return nil, fmt.Errorf("qemu: image_info at %d of %d bytes", info, len(img))
-	}
-	copy(img[info:info+16], make([]byte, 16))
-	copy(img[info:], version)
-	binary.LittleEndian.PutUint32(img[info+16:], uint32(f))
-	return img, boot.SealRaw(img)
+	return img, tell(img, int(app.Symbols["image_info"]-app.Base), version, f)
 }
 
 // Flash is the chip as it leaves the factory: boot stage, an image in slot 0, and the

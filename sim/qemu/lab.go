@@ -18,10 +18,13 @@ type Lab struct {
 	Server labserver.Server
 	Events []device.Event // of all starts
 	Starts int
+	// Flash is the board's, where the line's other end keeps it; nil: it has its own. When
+	// that loses its power, so does the board, and Run returns nil.
+	Flash *HostFlash
 	// OnReset sees the chip between a reset and the start after it; nil: nobody does.
 	OnReset func(*Chip)
-	// OnOff sees RAM at the end of each start; nil: nobody does.
-	OnOff func(ram []byte)
+	// OnEnd sees it, RAM included, at the end of each start; nil: nobody does.
+	OnEnd func(*Chip)
 
 	stop   func(*Lab) bool
 	cancel context.CancelFunc
@@ -32,6 +35,29 @@ func NewLab(chip *Chip, server labserver.Server) *Lab {
 	l := &Lab{Chip: chip, Server: server}
 	l.Line = &Line{Do: l.do, Say: l.say, Done: l.done}
 	return l
+}
+
+// NewHostLab connects a chip to a server and to its flash.
+func NewHostLab(chip *Chip, flash *HostFlash, server labserver.Server) *Lab {
+	l := NewLab(chip, server)
+	l.Flash, l.Line.Host, l.Line.Gone = flash, l.host, l.gone
+	return l
+}
+
+func (l *Lab) host(op byte, p []byte) ([]byte, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Flash.Call(op, p)
+}
+
+func (l *Lab) gone() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.Flash.NOR.Dead() {
+		return false
+	}
+	l.cancel()
+	return true
 }
 
 func (l *Lab) do(r device.Request) *labserver.Answer {
@@ -106,8 +132,8 @@ func (l *Lab) start(ctx context.Context) error {
 		if err := r.Off(); err != nil {
 			return err
 		}
-		if l.OnOff != nil {
-			l.OnOff(l.Chip.RAM)
+		if l.OnEnd != nil {
+			l.OnEnd(l.Chip)
 		}
 	}
 	r.Kill()

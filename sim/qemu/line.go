@@ -19,6 +19,9 @@ type Line struct {
 	Say func(device.Event)
 	// Host does the calls from serial.OpHost on; nil: there are none.
 	Host func(op byte, payload []byte) ([]byte, bool)
+	// Gone, asked after a call, says that the power went in it: nothing is answered, then
+	// and later. nil: it never does.
+	Gone func() bool
 	// Done is called after each call; nil: nobody counts. Calls is how many there were.
 	Done  func()
 	Calls int
@@ -45,6 +48,9 @@ func (l *Line) Serve(conn io.ReadWriter) {
 		if l.host.Feed(b) == serial.Called {
 			l.Calls++
 			l.call()
+			if l.Gone != nil && l.Gone() {
+				return // what was not flushed is lost
+			}
 			if l.Done != nil {
 				l.Done()
 			}

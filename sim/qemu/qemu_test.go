@@ -63,19 +63,24 @@ func microbit(t *testing.T, profile string) *Kit {
 	return k
 }
 
+// rig is a lab in a test.
+type rig struct {
+	*Lab
+	t    *testing.T
+	book *labserver.Book
+}
+
 // bench is a board with version 1 in slot 0, and a server that has releases.
 type bench struct {
-	*Lab
-	t      *testing.T
+	rig
 	kit    *Kit
-	book   *labserver.Book
 	start  []byte               // flash as it left the factory
 	images map[string][2][]byte // by version
 }
 
 func newBench(t *testing.T, k *Kit) *bench {
 	t.Helper()
-	b := &bench{t: t, kit: k, images: map[string][2][]byte{}}
+	b := &bench{rig: rig{t: t}, kit: k, images: map[string][2][]byte{}}
 	var first [2][]byte
 	var err error
 	for slot := range first {
@@ -104,7 +109,7 @@ func (b *bench) release(version string, sequence uint32, f Fault) int {
 }
 
 // run lets the board run until stop says so.
-func (b *bench) run(stop func(*Lab) bool) {
+func (b *rig) run(stop func(*Lab) bool) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.t.Context(), limit)
 	defer cancel()
@@ -117,7 +122,7 @@ func (b *bench) run(stop func(*Lab) bool) {
 }
 
 // more stops after n polls from now.
-func (b *bench) more(n int) func(*Lab) bool {
+func (b *rig) more(n int) func(*Lab) bool {
 	until := b.Server.Polls + n
 	return func(l *Lab) bool { return l.Server.Polls >= until }
 }
@@ -171,9 +176,9 @@ func (b *bench) starts(slot boot.Slot, version string) {
 	}
 }
 
-func (b *bench) said(k device.EventKind) bool { return b.Heard(k) }
+func (b *rig) said(k device.EventKind) bool { return b.Heard(k) }
 
 // refused says whether the chip said that it failed for a reason.
-func (b *bench) refused(why device.Reason) bool {
+func (b *rig) refused(why device.Reason) bool {
 	return slices.ContainsFunc(b.Events, func(e device.Event) bool { return e.Kind == device.EventFailed && e.Reason == why })
 }

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/runnel-fota/runnel/core/boot"
-	"github.com/runnel-fota/runnel/core/flash"
-	"github.com/runnel-fota/runnel/core/state"
 	"github.com/runnel-fota/runnel/sim/nor"
 )
 
@@ -41,8 +39,7 @@ func TestTorture(t *testing.T) {
 	want, seed := setting(t, "RUNNEL_QEMU_CUTS", cutsInCI), setting(t, "RUNNEL_QEMU_SEED", 1)
 	cuts, runs, ops, again := 0, 0, 0, int64(0)
 	for ; cuts < want; seed++ {
-		k := microbit(t, profiles[seed%len(profiles)].tag)
-		o := &oracle{bench: newBench(t, k), rng: rand.New(rand.NewPCG(uint64(seed), 0x7175)), limit: want - cuts}
+		o := newTrip(t, microbit(t, profiles[seed%len(profiles)].tag), uint64(seed), want-cuts)
 		if err := o.run(); err != nil {
 			t.Errorf("RUNNEL_QEMU_SEED=%d RUNNEL_QEMU_CUTS=1: %v\n%s%s", seed, err, o.trace, o.dump())
 			if runs > 2 {
@@ -54,36 +51,27 @@ func TestTorture(t *testing.T) {
 	t.Logf("%d cuts in %d updates, at %d operations looked at; at most %d bytes fetched again for one", cuts, runs, ops, again)
 }
 
-// oracle runs one update through cuts and judges what flash holds after each.
-type oracle struct {
+// trip is one update through cuts.
+type trip struct {
 	*bench
+	oracle
 	rng   *rand.Rand
 	limit int // of cuts
 	trace string
 
-	cuts, ops int
-	again     int64 // bytes fetched again for a cut, at most
-	seen      struct {
-		floors   state.Floors
-		nonce    uint64
-		sequence uint32
-		recorded bool
-	}
-	slot  boot.Slot
-	trial bool
+	cuts  int
+	again int64 // bytes fetched again for a cut, at most
 }
 
-// cutsInRow is how often the power goes before an update is left in peace.
-const cutsInRow = 3
+func newTrip(t *testing.T, k *Kit, seed uint64, limit int) *trip {
+	b := newBench(t, k)
+	return &trip{bench: b, oracle: oracle{places: &MicrobitMap, holds: b.holds}, rng: rand.New(rand.NewPCG(seed, 0x7175)), limit: limit}
+}
 
 // startLimit bounds a start under the debugger, where the chip sleeps in real time.
 const startLimit = 20 * time.Second
 
-// startsToEnd is in how many more starts an update has then to be over: the boot stage's,
-// two for stagings that were cut in their trial, and the switch.
-const startsToEnd = 8
-
-func (o *oracle) run() error {
+func (o *trip) run() error {
 	two := o.release("2.0.0", 2, Healthy)
 	o.Server.Offer = two
 	done := func(*Lab) bool { return o.heard(two).Confirmed }
@@ -133,16 +121,12 @@ func (o *oracle) run() error {
 	if most := int64(o.cuts) * (4096 + 1056 + 32); o.Server.Total()-whole > most {
 		return fmt.Errorf("%d bytes were fetched again after %d cuts, %d are promised", o.Server.Total()-whole, o.cuts, most)
 	}
-	r := o.record()
-	if r.Active != 1 || r.States[1] != boot.RecordValid || !o.holds(1, "2.0.0") {
-		return fmt.Errorf("in the end the record is %+v", r)
-	}
-	return nil
+	return o.settled(o.record())
 }
 
 // erasesLeft is about how many pages a start will erase: those of the image that are not
 // written yet, and some of state, journal and records.
-func (o *oracle) erasesLeft() int {
+func (o *trip) erasesLeft() int {
 	img, slot := o.images["2.0.0"][1], o.Chip.Flash[SlotAt[1]:]
 	done := 0
 	for done+PageSize <= len(img) && bytes.Equal(img[done:done+PageSize], slot[done:done+PageSize]) {
@@ -151,13 +135,13 @@ func (o *oracle) erasesLeft() int {
 	return (len(img)-done)/PageSize + 6
 }
 
-func (o *oracle) holds(slot boot.Slot, version string) bool {
-	img := o.images[version][slot]
-	return bytes.Equal(o.Chip.Flash[SlotAt[slot]:][:len(img)], img)
+func (b *bench) holds(slot boot.Slot, version string) bool {
+	img := b.images[version][slot]
+	return bytes.Equal(b.Chip.Flash[SlotAt[slot]:][:len(img)], img)
 }
 
 // chip is what flash holds, as a chip that the device core can read.
-func (o *oracle) chip() *nor.Chip {
+func (o *trip) chip() *nor.Chip {
 	c, err := nor.New(nor.Config{Size: Microbit.Flash.Size, EraseSize: PageSize, BlockEraseSize: nor.NoBlocks, ProgramSize: ProgramSize})
 	if err == nil {
 		err = c.Load(0, o.Chip.Flash)
@@ -168,81 +152,20 @@ func (o *oracle) chip() *nor.Chip {
 	return c
 }
 
-// look judges what flash holds between two starts. The rules are those of the sweeps
-// (docs/design/power-cuts.md).
-func (o *oracle) look() error {
-	chip := o.chip()
-	area := func(off, size uint32) *flash.Area {
-		a, err := flash.NewArea(chip, off, size)
-		if err != nil {
-			o.t.Fatal(err)
-		}
-		return &a
-	}
+// look judges what flash holds between two starts.
+func (o *trip) look() error {
 	for _, keep := range [][2]uint32{{0, SlotAt[0]}, {FactoryAt, Microbit.Flash.Size}} {
 		if !bytes.Equal(o.Chip.Flash[keep[0]:keep[1]], o.start[keep[0]:keep[1]]) {
 			return fmt.Errorf("flash from 0x%x to 0x%x was changed", keep[0], keep[1])
 		}
 	}
-	var r boot.Record
-	_, ok, err := boot.ReadRecord(area(RecordsAt, 2*PageSize), &r, make([]byte, boot.RecordBuffer))
-	switch {
-	case err != nil:
-		return err
-	case !ok && o.seen.recorded:
-		return errors.New("there was a boot record, and there is none any more")
-	case o.seen.recorded && int32(r.Sequence-o.seen.sequence) < 0:
-		return fmt.Errorf("the boot record went from %d back to %d", o.seen.sequence, r.Sequence)
-	}
-	o.seen.recorded, o.seen.sequence = ok, r.Sequence
-	bootable := func(s boot.Slot) bool {
-		var h boot.RawHeader
-		return int(s) < len(SlotAt) && boot.VerifyRaw(area(SlotAt[s], SlotSize), SlotAt[s], &h, make([]byte, 256)) == nil
-	}
-	o.slot, _ = boot.Decide(&r, ok, bootable)
-	switch {
-	case o.slot == boot.NoSlot:
-		return errors.New("bricked: nothing starts")
-	case o.slot == 0 && !o.holds(0, "1.0.0"), o.slot == 1 && !o.holds(1, "2.0.0"):
-		return fmt.Errorf("slot %d would start, and holds neither the old image nor the new one", o.slot)
-	}
-	o.trial = ok && (r.States[o.slot] == boot.RecordPending)
-	if o.trial && !o.holds(1-o.slot, "1.0.0") {
-		return errors.New("on trial, and the only way back is not whole")
-	}
-	store, err := state.NewSectors(*area(StateAt, 2*PageSize))
-	if err != nil {
-		return err
-	}
-	var s state.Record
-	if err := store.Load(&s, make([]byte, state.BufferSize)); err != nil {
-		return fmt.Errorf("the state can't be read: %w", err)
-	}
-	f := &o.seen.floors
-	if s.Floors.Epoch < f.Epoch || s.Floors.Epoch == f.Epoch && s.Floors.Stamp < f.Stamp || s.Floors.Security < f.Security {
-		return fmt.Errorf("floors went from %+v back to %+v", *f, s.Floors)
-	}
-	if s.NonceLimit < o.seen.nonce {
-		return fmt.Errorf("reserved nonces went from %d back to %d", o.seen.nonce, s.NonceLimit)
-	}
-	for _, b := range s.Bad {
-		if b != (state.BadImage{}) {
-			return errors.New("an innocent image is called bad")
-		}
-	}
-	o.seen.floors, o.seen.nonce = s.Floors, s.NonceLimit
-	return nil
+	return o.oracle.look(o.chip())
 }
 
 // operation judges one that is about to happen.
-func (o *oracle) operation(op Op, stands uint32) error {
-	o.ops++
-	switch in := func(from, size uint32) bool { return op.Address >= from && op.Address < from+size }; {
-	case in(RecordsAt, 2*PageSize), in(StateAt, 2*PageSize), in(JournalAt, 2*PageSize):
-	case !in(SlotAt[1-o.slot], SlotSize):
-		return fmt.Errorf("it may not be touched: %s", op)
-	case o.trial:
-		return fmt.Errorf("the only way back is touched during a trial: %s", op)
+func (o *trip) operation(op Op, stands uint32) error {
+	if err := o.oracle.operation(op.Address, op); err != nil {
+		return err
 	}
 	switch {
 	case op.Erase && op.Address%PageSize != 0, !op.Erase && op.Address%ProgramSize != 0:
@@ -253,9 +176,10 @@ func (o *oracle) operation(op Op, stands uint32) error {
 	return nil
 }
 
-func (o *oracle) dump() (text string) {
-	for _, e := range o.Events {
+// dump is what a failure shows.
+func (r *rig) dump() (text string) {
+	for _, e := range r.Events {
 		text += fmt.Sprintf("event %d, reason %v, slot %d, %d bytes\n", e.Kind, e.Reason, e.Slot, e.Bytes)
 	}
-	return text + fmt.Sprintf("%d calls, %d polls, heard %+v\n", o.Line.Calls, o.Server.Polls, o.Server.Heard[:2])
+	return text + fmt.Sprintf("%d calls, %d polls, heard %+v\n", r.Line.Calls, r.Server.Polls, r.Server.Heard[:2])
 }

@@ -90,7 +90,8 @@ func deepest(ctx context.Context, kit *qemu.Kit) (stack int, step Step, err erro
 		return 0, step, err
 	}
 	app := kit.App[0] // RAM is laid out alike in both slots
-	lab.OnOff = func(ram []byte) {
+	lab.OnEnd = func(c *qemu.Chip) {
+		ram := c.RAM
 		stack = max(stack, qemu.HighWater(ram, app.Symbols["_stack_top"]-qemu.Microbit.RAM.Base))
 		if at, ok := app.Symbols[longest]; ok {
 			at -= qemu.Microbit.RAM.Base
