@@ -108,7 +108,7 @@ func setUp() bool {
 	keys.Derive(page.Secret, &hash)
 	mac.Keys, mac.Run = &keys, &hash
 	config.Device, config.Product, config.Hardware, config.Key = page.Device, page.Product, page.Hardware, page.Key
-	config.MAC, config.Hash, config.Judge = &mac, &hash, &judge
+	config.MAC, config.Hash, config.Judge = macs{}, &hash, &judge
 	config.Format, config.Security = manifest.FormatRaw, native.Rollback
 	if !trust(&config) {
 		return false
@@ -117,7 +117,7 @@ func setUp() bool {
 		return false
 	}
 	var c device.Config
-	c.Port, c.Boot, c.Slots, c.Image, c.Store, c.Events = port{}, &records, microbit.Slots[:], &image, &store, &teller
+	c.Port, c.Boot, c.Slots, c.Image, c.Store, c.Events = port{}, scheme{}, microbit.Slots[:], check{}, keeper{}, events{}
 	c.Journal, c.Wire, c.Buffer = microbit.Pair(microbit.Journal), wire.Wire(), buffer[:]
 	self.Updater, self.Line, self.Chip, self.SelfTest = &updater, &line, port{}, selfTest
 	return device.New(&updater, &c) == nil
