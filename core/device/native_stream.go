@@ -66,13 +66,15 @@ func (n *Native) resume(u *Updater) Need {
 		n.have = true // the window's 32 bytes were used; the record comes next
 		u.sub = 4
 	case 4:
-		done, err := n.walk.Step(u.slot(), u.chunk(), u.hash)
-		if err != nil {
+		// Read here, not by the walk: what it would be handed is an interface.
+		off, size := n.walk.Next(uint32(u.chunkTo))
+		p := u.buf[:size]
+		if u.slot().ReadAt(p, off) != nil {
 			n.endStream(u)
 			u.fail(ReasonFlashRead)
 			return Need{}
 		}
-		if !done {
+		if !n.walk.Take(p, u.hash) {
 			return Need{}
 		}
 		if n.v.Prove(&n.walk, &n.root) {

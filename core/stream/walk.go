@@ -46,36 +46,55 @@ func (w *Walk) Begin(s Shape, i uint32, hash *[HashSize]byte) Error {
 // whether the walk is done. h must not be used by others until then. After an
 // error the same step may be tried again.
 func (w *Walk) Step(src Source, buf []byte, h *digest.SHA256) (bool, error) {
-	if w.left == 0 {
-		return true, nil
-	}
-	if len(buf) == 0 {
+	off, n := w.Next(uint32(len(buf)))
+	if n == 0 {
+		if w.left == 0 {
+			return true, nil
+		}
 		return false, ErrSpace
 	}
-	if len(buf) > StepBytes {
-		buf = buf[:StepBytes]
-	}
-	i := w.left - 1
-	length := w.shape.ChunkLen(i)
-	if rest := length - w.off; uint32(len(buf)) > rest {
-		buf = buf[:rest]
-	}
-	if err := src.ReadAt(buf, i*w.shape.Chunk+w.off); err != nil {
+	if err := src.ReadAt(buf[:n], off); err != nil {
 		return false, err
 	}
+	return w.Take(buf[:n], h), nil
+}
+
+// Next is for who reads the slot himself: which bytes Take wants next, StepBytes and
+// most at most; none, n 0, when the walk is done.
+func (w *Walk) Next(most uint32) (off, n uint32) {
+	if w.left == 0 {
+		return 0, 0
+	}
+	n = w.shape.ChunkLen(w.left-1) - w.off
+	if n > StepBytes {
+		n = StepBytes
+	}
+	if n > most {
+		n = most
+	}
+	return (w.left-1)*w.shape.Chunk + w.off, n
+}
+
+// Take hashes the bytes that Next named, all of them, and reports whether the walk is
+// done. h must not be used by others until then.
+func (w *Walk) Take(p []byte, h *digest.SHA256) (done bool) {
+	if w.left == 0 {
+		return true
+	}
+	i := w.left - 1
 	if w.off == 0 {
 		w.shape.Begin(h, i)
 	}
-	h.Write(buf)
-	w.off += uint32(len(buf))
-	if w.off == length {
+	h.Write(p)
+	w.off += uint32(len(p))
+	if w.off == w.shape.ChunkLen(i) {
 		if w.left < w.shape.Records() {
 			h.Write(w.hash[:])
 		}
 		h.Sum(&w.hash)
 		w.left, w.off = i, 0
 	}
-	return w.left == 0, nil
+	return w.left == 0
 }
 
 // Left is how many records are still to be hashed.

@@ -66,6 +66,9 @@ func main() {
 			break
 		}
 	}
+	off, n := walk.Next(board.Input())
+	board.Output(off)
+	board.Flag(walk.Take(record[:n%uint32(len(record))], &hash))
 	board.Flag(verifier.Prove(&walk, &root))
 	board.Err(walk.Begin(shape, i, &next))
 	board.Flag(walk.Proven(&root))
