@@ -79,18 +79,20 @@ type Judge struct {
 }
 
 // Wire is for the Config.
-func (n *Native) Wire() Wire { return Wire{by: overNative{}, native: n} }
+func (n *Native) Wire() Wire { return Wire{by: (*overNative)(nil), native: n} }
 
+// overNative is handed over as a nil pointer: methods of the value would be the
+// pointer's too, and each call through the interface would compare with both types.
 type overNative struct{}
 
-var _ protocol = overNative{}
+var _ protocol = (*overNative)(nil)
 
-func (overNative) attach(u *Updater) error { return u.w.native.attach(u) }
-func (overNative) body(u *Updater) bool    { return u.w.native.body(u) }
-func (overNative) poll(u *Updater) Need    { return u.w.native.poll(u) }
-func (overNative) resume(u *Updater) Need  { return u.w.native.resume(u) }
-func (overNative) fetch(u *Updater) Need   { return u.w.native.fetch(u) }
-func (overNative) report(u *Updater) Need  { return u.w.native.report(u) }
+func (*overNative) attach(u *Updater) error { return u.w.native.attach(u) }
+func (*overNative) body(u *Updater) bool    { return u.w.native.body(u) }
+func (*overNative) poll(u *Updater) Need    { return u.w.native.poll(u) }
+func (*overNative) resume(u *Updater) Need  { return u.w.native.resume(u) }
+func (*overNative) fetch(u *Updater) Need   { return u.w.native.fetch(u) }
+func (*overNative) report(u *Updater) Need  { return u.w.native.report(u) }
 
 // Bounds with their reasons.
 const (

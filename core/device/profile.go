@@ -34,19 +34,19 @@ type believer interface {
 }
 
 var (
-	_ believer = macOnly{}
-	_ believer = signed{}
+	_ believer = (*macOnly)(nil)
+	_ believer = (*signed)(nil)
 )
 
 // MACOnly believes a manifest through the poll answer's MAC alone: weaker than Signed,
 // and named so everywhere (docs/security.md).
-func MACOnly() Profile { return Profile{by: macOnly{}, name: native.ProfileMACOnly} }
+func MACOnly() Profile { return Profile{by: (*macOnly)(nil), name: native.ProfileMACOnly} }
 
-type macOnly struct{}
+type macOnly struct{} // as overNative: a nil pointer
 
-func (macOnly) attach(*Native, *Updater) error                         { return nil }
-func (macOnly) hold(*Native, *Updater) bool                            { return true }
-func (macOnly) behind(*Native, *Updater, uint32, uint32) bool          { return false }
-func (macOnly) list(*Native, *Updater) Need                            { return Need{} }
-func (macOnly) begin(*Native) manifest.Error                           { return 0 }
-func (macOnly) check(*Native, *manifest.Floors) (bool, manifest.Error) { return true, 0 }
+func (*macOnly) attach(*Native, *Updater) error                         { return nil }
+func (*macOnly) hold(*Native, *Updater) bool                            { return true }
+func (*macOnly) behind(*Native, *Updater, uint32, uint32) bool          { return false }
+func (*macOnly) list(*Native, *Updater) Need                            { return Need{} }
+func (*macOnly) begin(*Native) manifest.Error                           { return 0 }
+func (*macOnly) check(*Native, *manifest.Floors) (bool, manifest.Error) { return true, 0 }

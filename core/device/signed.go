@@ -49,12 +49,12 @@ func (s *Signed) Profile() Profile {
 	if s == nil || s.verifier == nil || s.roots == nil {
 		return Profile{}
 	}
-	return Profile{by: signed{}, name: native.ProfileSigned, signed: s}
+	return Profile{by: (*signed)(nil), name: native.ProfileSigned, signed: s}
 }
 
-type signed struct{}
+type signed struct{} // as overNative: a nil pointer
 
-func (signed) attach(n *Native, u *Updater) error {
+func (*signed) attach(n *Native, u *Updater) error {
 	s := n.c.Profile.signed
 	store, ok := u.c.Store.(TrustStore)
 	if !ok {
@@ -72,7 +72,7 @@ func (s *Signed) read() manifest.TrustReader {
 	return s.roots
 }
 
-func (signed) hold(n *Native, u *Updater) bool {
+func (*signed) hold(n *Native, u *Updater) bool {
 	s := n.c.Profile.signed
 	t := &s.signatures.Trust // free between two manifests
 	if t.Load(s.read(), u.buf) != 0 {
@@ -83,7 +83,7 @@ func (signed) hold(n *Native, u *Updater) bool {
 }
 
 //go:noinline
-func (signed) behind(n *Native, u *Updater, version, generation uint32) bool {
+func (*signed) behind(n *Native, u *Updater, version, generation uint32) bool {
 	s := n.c.Profile.signed
 	s.rotated = generation > n.heldGen
 	if !s.rotated && version <= n.held {
@@ -101,7 +101,7 @@ func (signed) behind(n *Native, u *Updater, version, generation uint32) bool {
 }
 
 //go:noinline
-func (signed) list(n *Native, u *Updater) Need {
+func (*signed) list(n *Native, u *Updater) Need {
 	s := n.c.Profile.signed
 	switch {
 	case n.step == stepAccept:
@@ -174,12 +174,12 @@ func (s *Signed) accept(n *Native, u *Updater) {
 // there is a right one.
 func (s *Signed) bad(n *Native, u *Updater) { n.refuse(u, ReasonKeyList) }
 
-func (signed) begin(n *Native) manifest.Error {
+func (*signed) begin(n *Native) manifest.Error {
 	s := n.c.Profile.signed
 	return s.signatures.BeginManifest(&n.c.Judge.envelope, s.read())
 }
 
-func (signed) check(n *Native, f *manifest.Floors) (bool, manifest.Error) {
+func (*signed) check(n *Native, f *manifest.Floors) (bool, manifest.Error) {
 	s := n.c.Profile.signed
 	done, err := s.signatures.Step(s.verifier)
 	t := &s.signatures.Trust

@@ -18,18 +18,18 @@ type V1 struct {
 }
 
 // Wire is for the Config.
-func (w *V1) Wire() Wire { return Wire{by: overV1{}, v1: w} }
+func (w *V1) Wire() Wire { return Wire{by: (*overV1)(nil), v1: w} }
 
-type overV1 struct{}
+type overV1 struct{} // as overNative: a nil pointer
 
-var _ protocol = overV1{}
+var _ protocol = (*overV1)(nil)
 
-func (overV1) attach(u *Updater) error { return u.w.v1.attach(u) }
-func (overV1) body(u *Updater) bool    { return u.w.v1.body(u) }
-func (overV1) poll(u *Updater) Need    { return u.w.v1.poll(u) }
-func (overV1) resume(u *Updater) Need  { return u.w.v1.resume(u) }
-func (overV1) fetch(u *Updater) Need   { return u.w.v1.fetch(u) }
-func (overV1) report(u *Updater) Need  { return u.w.v1.report(u) }
+func (*overV1) attach(u *Updater) error { return u.w.v1.attach(u) }
+func (*overV1) body(u *Updater) bool    { return u.w.v1.body(u) }
+func (*overV1) poll(u *Updater) Need    { return u.w.v1.poll(u) }
+func (*overV1) resume(u *Updater) Need  { return u.w.v1.resume(u) }
+func (*overV1) fetch(u *Updater) Need   { return u.w.v1.fetch(u) }
+func (*overV1) report(u *Updater) Need  { return u.w.v1.report(u) }
 
 // NewV1 takes who the device is. The key is not kept.
 func NewV1(w *V1, id v1.Identity) error {

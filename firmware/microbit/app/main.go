@@ -76,7 +76,7 @@ func main() {
 	}
 	uart.Clock = &clock
 	uart.Open(microbit.PinTX, microbit.PinRX)
-	line.Port, line.Nonce = port{}, nrf51.Random()
+	line.Port, line.Nonce = (*port)(nil), nrf51.Random()
 	if setUp() {
 		for {
 			self.Step()
@@ -108,7 +108,7 @@ func setUp() bool {
 	keys.Derive(page.Secret, &hash)
 	mac.Keys, mac.Run = &keys, &hash
 	config.Device, config.Product, config.Hardware, config.Key = page.Device, page.Product, page.Hardware, page.Key
-	config.MAC, config.Hash, config.Judge = macs{}, &hash, &judge
+	config.MAC, config.Hash, config.Judge = (*macs)(nil), &hash, &judge
 	config.Format, config.Security = manifest.FormatRaw, native.Rollback
 	if !trust(&config) {
 		return false
@@ -117,9 +117,9 @@ func setUp() bool {
 		return false
 	}
 	var c device.Config
-	c.Port, c.Boot, c.Slots, c.Image, c.Store, c.Events = port{}, scheme{}, microbit.Slots[:], check{}, keeper{}, events{}
+	c.Port, c.Boot, c.Slots, c.Image, c.Store, c.Events = (*port)(nil), (*scheme)(nil), microbit.Slots[:], (*check)(nil), (*keeper)(nil), (*events)(nil)
 	c.Journal, c.Wire, c.Buffer = microbit.Pair(microbit.Journal), wire.Wire(), buffer[:]
-	self.Updater, self.Line, self.Chip, self.SelfTest = &updater, &line, port{}, selfTest
+	self.Updater, self.Line, self.Chip, self.SelfTest = &updater, &line, (*port)(nil), selfTest
 	return device.New(&updater, &c) == nil
 }
 
@@ -128,23 +128,23 @@ func selfTest() bool { return info.fault.Get() != faultSelfTest }
 // port is the chip, as the updater, the agent and the line see it.
 type port struct{}
 
-func (port) Millis() uint64                { return clock.Millis() }
-func (port) Unix() uint32                  { return 0 } // it has no clock of day
-func (port) Random() uint32                { return random() }
-func (port) ResetReason() boot.ResetReason { return nrf51.ResetReason() }
-func (port) Bootable(boot.Slot) bool       { return true } // the image check is the boot stage's own
-func (port) Feed()                         { nrf51.Feed() }
-func (port) Nap(ms uint32)                 { nrf51.Nap(ms) }
-func (port) Reset()                        { nrf51.Reset() }
+func (*port) Millis() uint64                { return clock.Millis() }
+func (*port) Unix() uint32                  { return 0 } // it has no clock of day
+func (*port) Random() uint32                { return random() }
+func (*port) ResetReason() boot.ResetReason { return nrf51.ResetReason() }
+func (*port) Bootable(boot.Slot) bool       { return true } // the image check is the boot stage's own
+func (*port) Feed()                         { nrf51.Feed() }
+func (*port) Nap(ms uint32)                 { nrf51.Nap(ms) }
+func (*port) Reset()                        { nrf51.Reset() }
 
-func (port) Put(b byte) {
+func (*port) Put(b byte) {
 	if info.fault.Get() != faultMute {
 		uart.Put(b)
 	}
 }
 
 // Get feeds the watchdog: how long an answer is waited for, the line bounds.
-func (port) Get(ms uint32) (byte, bool) {
+func (*port) Get(ms uint32) (byte, bool) {
 	nrf51.Feed()
 	if info.fault.Get() == faultMute {
 		nrf51.Nap(ms)

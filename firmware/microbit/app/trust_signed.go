@@ -15,7 +15,7 @@ var (
 // trust: this image believes what release keys signed, under the roots of its factory
 // page and the key lists that followed them.
 func trust(c *device.NativeConfig) bool {
-	if device.NewSigned(&signed, signatures{}, roots{}) != nil {
+	if device.NewSigned(&signed, (*signatures)(nil), (*roots)(nil)) != nil {
 		return false
 	}
 	c.Profile = signed.Profile()
@@ -28,16 +28,16 @@ type (
 	roots      struct{}
 )
 
-func (signatures) Verify(alg int8, key, sig, head, payload []byte) bool {
+func (*signatures) Verify(alg int8, key, sig, head, payload []byte) bool {
 	return verifier.Verify(alg, key, sig, head, payload)
 }
-func (signatures) Begin(alg int8, key, sig, head, payload []byte) {
+func (*signatures) Begin(alg int8, key, sig, head, payload []byte) {
 	verifier.Begin(alg, key, sig, head, payload)
 }
-func (signatures) Step() (done, ok bool) { return verifier.Step() }
+func (*signatures) Step() (done, ok bool) { return verifier.Step() }
 
-func (roots) ReadAt(p []byte, off uint32) error { return page.ReadAt(p, off) }
+func (*roots) ReadAt(p []byte, off uint32) error { return page.ReadAt(p, off) }
 
-func (keeper) TrustLen() uint32                  { return store.TrustLen() }
-func (keeper) SetTrust(n uint32) error           { return store.SetTrust(n) }
-func (keeper) ReadAt(p []byte, off uint32) error { return store.ReadAt(p, off) }
+func (*keeper) TrustLen() uint32                  { return store.TrustLen() }
+func (*keeper) SetTrust(n uint32) error           { return store.SetTrust(n) }
+func (*keeper) ReadAt(p []byte, off uint32) error { return store.ReadAt(p, off) }
