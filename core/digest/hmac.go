@@ -23,22 +23,30 @@ func (k *Key) Set(key []byte, run *SHA256) {
 	for i := range pad {
 		pad[i] ^= 0x36
 	}
-	k.inner = sha256Start
+	copy(k.inner[:], sha256Start[:])
 	sha256Block(&k.inner, pad[:])
 	for i := range pad {
 		pad[i] ^= 0x36 ^ 0x5c
 	}
-	k.outer = sha256Start
+	copy(k.outer[:], sha256Start[:])
 	sha256Block(&k.outer, pad[:])
 }
 
 // Begin makes run the start of a message: write it with run.Write.
-func (k *Key) Begin(run *SHA256) { run.h, run.n = k.inner, blockSize }
+//
+//go:noinline
+func (k *Key) Begin(run *SHA256) { run.from(&k.inner) }
+
+// from goes on behind a key's block.
+func (s *SHA256) from(h *[8]uint32) {
+	copy(s.h[:], h[:])
+	s.n = blockSize
+}
 
 // Sum puts the MAC of the message into out and ends the message.
 func (k *Key) Sum(run *SHA256, out *[Size]byte) {
 	run.Sum(out)
-	run.h, run.n = k.outer, blockSize
+	run.from(&k.outer)
 	run.Write(out[:])
 	run.Sum(out)
 }

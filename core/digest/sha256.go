@@ -39,7 +39,12 @@ var sha256K = [64]uint32{
 }
 
 // Reset starts a new hash.
-func (s *SHA256) Reset() { s.h, s.n = sha256Start, 0 }
+//
+//go:noinline
+func (s *SHA256) Reset() {
+	copy(s.h[:], sha256Start[:])
+	s.n = 0
+}
 
 // Write adds p.
 func (s *SHA256) Write(p []byte) {
@@ -62,19 +67,20 @@ func (s *SHA256) Write(p []byte) {
 
 // Sum puts the hash of what was written into out. The state is kept: more may be written.
 func (s *SHA256) Sum(out *[Size]byte) {
-	h := s.h
+	var h [8]uint32
+	copy(h[:], s.h[:])
 	var b [blockSize]byte
 	have := int(s.n % blockSize)
 	copy(b[:], s.buf[:have])
 	b[have] = 0x80
 	if have >= blockSize-8 {
 		sha256Block(&h, b[:])
-		b = [blockSize]byte{}
+		clear(b[:])
 	}
 	binary.BigEndian.PutUint64(b[blockSize-8:], s.n*8)
 	sha256Block(&h, b[:])
-	for i, v := range h {
-		binary.BigEndian.PutUint32(out[i*4:], v)
+	for i := range h {
+		binary.BigEndian.PutUint32(out[i*4:], h[i])
 	}
 }
 
