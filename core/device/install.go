@@ -37,6 +37,11 @@ func (u *Updater) drop(written uint32) {
 //go:noinline
 func (u *Updater) slot() *flash.Area { return &u.c.Slots[u.target] }
 
+// sector is the target's erase size.
+//
+//go:noinline
+func (u *Updater) sector() uint32 { return u.slot().EraseSize() }
+
 // pickTarget chooses the slot that is written: the first after the running one.
 // The running slot comes from the port, never from the records (I2).
 func (u *Updater) pickTarget() {
@@ -49,6 +54,7 @@ func (u *Updater) pickTarget() {
 	u.target = (run + 1) % n
 }
 
+//go:noinline
 func roundUp(n, unit uint32) uint32 { return (n + unit - 1) / unit * unit }
 
 // journalArea is where the target's journal lives: the board's partition, or the
@@ -83,7 +89,7 @@ func (u *Updater) room() uint32 {
 // span is how much lies between two journal entries: a sector, or a chunk where
 // that is larger (flash rule 1).
 func (u *Updater) span() uint32 {
-	sector := u.slot().EraseSize()
+	sector := u.sector()
 	if u.rel.chunk > sector {
 		return u.rel.chunk
 	}
@@ -94,7 +100,7 @@ func (u *Updater) span() uint32 {
 //
 //go:noinline
 func (u *Updater) planResume() {
-	sector := u.slot().EraseSize()
+	sector := u.sector()
 	u.inst.resumable = false
 	if u.rel.chunk%sector != 0 && sector%u.rel.chunk != 0 {
 		u.jnl.off = true
@@ -312,7 +318,7 @@ func (u *Updater) walkNext() (done bool, err error) {
 //go:noinline
 func (u *Updater) resumeAt() {
 	in := &u.inst
-	sector := u.slot().EraseSize()
+	sector := u.sector()
 	proven, crc := in.written, in.provenCRC
 	erased := u.jnl.newest.erased
 	if proven < u.jnl.newest.written {

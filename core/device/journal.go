@@ -58,8 +58,7 @@ func (j *journal) sector() uint32 { return j.area.EraseSize() }
 
 // unit pads n to the chip's program unit.
 func (j *journal) unit(n uint32) uint32 {
-	p := j.area.ProgramSize()
-	return (n + p - 1) / p * p
+	return roundUp(n, j.area.ProgramSize())
 }
 
 // loadSector reads sector i (0, then 1) and takes it where it is newer; rel is

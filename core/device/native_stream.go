@@ -135,7 +135,7 @@ func (n *Native) compare(u *Updater) {
 
 // stride is how many records a sector holds, at least one.
 func (n *Native) stride(u *Updater) uint32 {
-	if s := u.slot().EraseSize(); s > u.shape().Chunk {
+	if s := u.sector(); s > u.shape().Chunk {
 		return s / u.shape().Chunk
 	}
 	return 1

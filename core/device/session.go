@@ -268,7 +268,7 @@ func (u *Updater) chunkInHand(n uint32) {
 // asked for, while the buffer is free.
 func (u *Updater) eraseDue() bool {
 	in := &u.inst
-	return in.written < u.rel.Size && in.erased < roundUp(in.written+u.chunkLen(), u.slot().EraseSize())
+	return in.written < u.rel.Size && in.erased < roundUp(in.written+u.chunkLen(), u.sector())
 }
 
 // fetchFailed waits and tries again. A wrong chunk, too often, fails the
