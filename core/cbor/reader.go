@@ -20,7 +20,8 @@ package cbor
 type Reader struct {
 	p    []byte
 	pos  int
-	at   int // where the item that was read last starts
+	at   int    // where the item that was read last starts
+	high uint32 // bits 32 to 63 of the argument that was read last: only numbers have them
 	nest nest
 	err  Error
 }
@@ -54,19 +55,20 @@ func (r *Reader) Fail(e Error) {
 	}
 }
 
-// head reads the first byte of an item and its argument, and takes no form but
-// the shortest. The caller has seen to it that an item is due.
-func (r *Reader) head() (major byte, arg uint64) {
+// head reads the first byte of an item and its argument, of which bits 32 to 63 go to
+// high, and takes no form but the shortest. The caller has seen to it that an item is
+// due.
+func (r *Reader) head() (major byte, arg uint32) {
 	if r.err != 0 {
 		return 0, 0
 	}
-	r.at = r.pos
+	r.at, r.high = r.pos, 0
 	if r.pos >= len(r.p) {
 		r.err = ErrEnd
 		return 0, 0
 	}
 	b := r.p[r.pos]
-	major, arg = b&^31, uint64(b&31)
+	major, arg = b&^31, uint32(b&31)
 	n := 1
 	if arg >= 24 {
 		// 24 to 27: an argument of 1, 2, 4, 8 bytes behind. 28 to 30 are not
@@ -87,12 +89,13 @@ func (r *Reader) head() (major byte, arg uint64) {
 		arg = 0
 		upper := byte(0) // the bytes of the upper half: not all 0, or half the size would do
 		for i, c := range r.p[r.pos+1 : r.pos+1+size] {
-			arg = arg<<8 | uint64(c)
+			r.high = r.high<<8 | arg>>24
+			arg = arg<<8 | uint32(c)
 			if i < size/2 {
 				upper |= c
 			}
 		}
-		if arg < 24 || (size > 1 && upper == 0) {
+		if size == 1 && arg < 24 || size > 1 && upper == 0 {
 			r.err = ErrForm
 			return 0, 0
 		}
@@ -103,7 +106,7 @@ func (r *Reader) head() (major byte, arg uint64) {
 }
 
 // value reads the head of a value of the major type want.
-func (r *Reader) value(want byte) uint64 {
+func (r *Reader) value(want byte) uint32 {
 	if r.err == 0 && !r.nest.valueDue() {
 		r.use()
 	}
@@ -138,15 +141,15 @@ func (r *Reader) begin(major byte, items uint32) int {
 
 // open: an item has at least one byte, so that a count beyond the bytes that are
 // there is refused before a caller sizes anything by it.
-func (r *Reader) open(major byte, n uint64, items uint32) int {
+func (r *Reader) open(major byte, n, items uint32) int {
 	if r.err != 0 {
 		return 0
 	}
-	if n > 1<<30 || uint32(n)*items > uint32(len(r.p)-r.pos) {
+	if r.high != 0 || n > 1<<30 || n*items > uint32(len(r.p)-r.pos) {
 		r.err = ErrEnd
 		return 0
 	}
-	if r.err = r.nest.open(major == majorMap, uint32(n)*items); r.err != 0 {
+	if r.err = r.nest.open(major == majorMap, n*items); r.err != 0 {
 		return 0
 	}
 	return int(n)
@@ -161,7 +164,7 @@ func (r *Reader) Key() int {
 	if r.err != 0 {
 		return 0
 	}
-	if major > majorNeg || arg > maxKey {
+	if major > majorNeg || arg > maxKey || r.high != 0 {
 		r.err = ErrKey
 		return 0
 	}
@@ -186,9 +189,27 @@ func (r *Reader) Unknown(k int) {
 	r.Skip()
 }
 
+// Uint32 reads a number from 0 to limit. (A small chip passes 64 bits in two registers.)
+//
+//go:noinline
+func (r *Reader) Uint32(limit uint32) uint32 {
+	v := r.value(majorUint)
+	if r.err == 0 && (r.high != 0 || v > limit) {
+		r.err = ErrLimit
+	}
+	if r.err != 0 {
+		return 0
+	}
+	r.nest.close()
+	return v
+}
+
+// long is the argument that was read last, low its lower half.
+func (r *Reader) long(low uint32) uint64 { return uint64(r.high)<<32 | uint64(low) }
+
 // Uint reads a number from 0 to limit.
 func (r *Reader) Uint(limit uint64) uint64 {
-	v := r.value(majorUint)
+	v := r.long(r.value(majorUint))
 	if r.err == 0 && v > limit {
 		r.err = ErrLimit
 	}
@@ -206,7 +227,7 @@ func (r *Reader) Int() int64 {
 	if negative {
 		want = majorNeg
 	}
-	v := r.value(want)
+	v := r.long(r.value(want))
 	if r.err == 0 && v > 1<<63-1 {
 		r.err = ErrLimit
 	}
@@ -252,11 +273,11 @@ func (r *Reader) Text(limit int) []byte {
 }
 
 // take is the n bytes of a string whose head was read.
-func (r *Reader) take(major byte, n uint64, least, most int) []byte {
+func (r *Reader) take(major byte, n uint32, least, most int) []byte {
 	if r.err != 0 {
 		return nil
 	}
-	if n > uint64(len(r.p)-r.pos) {
+	if r.high != 0 || uint(n) > uint(len(r.p)-r.pos) {
 		r.err = ErrEnd
 		return nil
 	}
@@ -285,7 +306,7 @@ func (r *Reader) Tag(want uint64) {
 		r.use()
 	}
 	major, arg := r.head()
-	if r.err == 0 && (major != majorTag || arg != want) {
+	if r.err == 0 && (major != majorTag || r.long(arg) != want) {
 		r.err = ErrType
 	}
 }

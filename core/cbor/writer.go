@@ -24,21 +24,22 @@ func (w *Writer) Done() ([]byte, Error) {
 	return w.buf[:w.n:w.n], 0
 }
 
-func (w *Writer) head(major byte, arg uint64) {
+// head writes the first byte of an item and its argument, whose bits 32 to 63 are high.
+func (w *Writer) head(major byte, high, arg uint32) {
 	if w.err != 0 {
 		return
 	}
 	size, low := 0, byte(arg)
 	switch {
+	case high != 0:
+		size, low = 8, 27
 	case arg < 24:
 	case arg < 1<<8:
 		size, low = 1, 24
 	case arg < 1<<16:
 		size, low = 2, 25
-	case arg < 1<<32:
-		size, low = 4, 26
 	default:
-		size, low = 8, 27
+		size, low = 4, 26
 	}
 	if len(w.buf)-w.n < 1+size {
 		w.err = ErrSpace
@@ -47,10 +48,16 @@ func (w *Writer) head(major byte, arg uint64) {
 	w.buf[w.n] = major | low
 	for i := size; i > 0; i-- {
 		w.buf[w.n+i] = byte(arg)
-		arg >>= 8
+		arg, high = arg>>8|high<<24, high>>8
 	}
 	w.n += 1 + size
 }
+
+// long is head with an argument of 64 bits.
+func (w *Writer) long(major byte, v uint64) { w.head(major, uint32(v>>32), uint32(v)) }
+
+// length is head with a length or a count.
+func (w *Writer) length(major byte, n int) { w.long(major, uint64(n)) }
 
 // value begins a value; false if none may stand here.
 func (w *Writer) value() bool {
@@ -70,7 +77,7 @@ func (w *Writer) open(major byte, n int, items uint32) {
 	if w.value() && (n < 0 || n > 1<<30) {
 		w.err = ErrUse
 	}
-	w.head(major, uint64(n))
+	w.length(major, n)
 	if w.err == 0 {
 		w.err = w.nest.open(major == majorMap, uint32(n)*items)
 	}
@@ -89,16 +96,24 @@ func (w *Writer) Key(k int) {
 		return
 	}
 	if k < 0 {
-		w.head(majorNeg, uint64(-1-k))
+		w.head(majorNeg, 0, uint32(-1-k))
 	} else {
-		w.head(majorUint, uint64(k))
+		w.head(majorUint, 0, uint32(k))
+	}
+}
+
+// Uint32 writes a number. (A small chip passes 64 bits in two registers.)
+func (w *Writer) Uint32(v uint32) {
+	if w.value() {
+		w.head(majorUint, 0, v)
+		w.nest.close()
 	}
 }
 
 // Uint writes a number.
 func (w *Writer) Uint(v uint64) {
 	if w.value() {
-		w.head(majorUint, v)
+		w.long(majorUint, v)
 		w.nest.close()
 	}
 }
@@ -109,9 +124,9 @@ func (w *Writer) Int(v int64) {
 		return
 	}
 	if v < 0 {
-		w.head(majorNeg, uint64(-1-v))
+		w.long(majorNeg, uint64(-1-v))
 	} else {
-		w.head(majorUint, uint64(v))
+		w.long(majorUint, uint64(v))
 	}
 	w.nest.close()
 }
@@ -122,9 +137,9 @@ func (w *Writer) Bool(v bool) {
 		return
 	}
 	if v {
-		w.head(majorOther, simpleTrue&31)
+		w.head(majorOther, 0, simpleTrue&31)
 	} else {
-		w.head(majorOther, simpleFalse&31)
+		w.head(majorOther, 0, simpleFalse&31)
 	}
 	w.nest.close()
 }
@@ -132,7 +147,7 @@ func (w *Writer) Bool(v bool) {
 // Bytes writes a byte string.
 func (w *Writer) Bytes(p []byte) {
 	if w.value() {
-		w.head(majorBytes, uint64(len(p)))
+		w.length(majorBytes, len(p))
 		w.copy(p)
 		w.nest.close()
 	}
@@ -147,7 +162,7 @@ func (w *Writer) TextBytes(p []byte) {
 		w.err = ErrText
 		return
 	}
-	w.head(majorText, uint64(len(p)))
+	w.length(majorText, len(p))
 	w.copy(p)
 	w.nest.close()
 }
@@ -157,7 +172,7 @@ func (w *Writer) Text(s string) {
 	if !w.value() {
 		return
 	}
-	w.head(majorText, uint64(len(s)))
+	w.length(majorText, len(s))
 	if w.err == 0 && len(w.buf)-w.n < len(s) {
 		w.err = ErrSpace
 	}
@@ -188,7 +203,7 @@ func (w *Writer) Tag(v uint64) {
 	if w.err == 0 && w.n != 0 {
 		w.err = ErrUse
 	}
-	w.head(majorTag, v)
+	w.long(majorTag, v)
 }
 
 func (w *Writer) copy(p []byte) {

@@ -65,7 +65,7 @@ func (l *KeyList) Parse(p []byte) Error {
 		case 1:
 			l.Generation = positive(&r)
 		case 2:
-			l.M = uint8(r.Uint(MaxSignatures))
+			l.M = uint8(r.Uint32(MaxSignatures))
 		case 3:
 			l.NRoots, err = readKeys(&r, MaxRoots, true)
 			l.roots = r.Raw(from)
@@ -95,7 +95,7 @@ func (l *KeyList) Parse(p []byte) Error {
 
 // positive is a u32 from 1.
 func positive(r *cbor.Reader) uint32 {
-	v := uint32(r.Uint(1<<32 - 1))
+	v := r.Uint32(1<<32 - 1)
 	if v == 0 {
 		r.Fail(cbor.ErrValue)
 	}
@@ -153,7 +153,7 @@ func (k *Key) read(r *cbor.Reader, root bool) Error {
 				}
 			}
 		case 2:
-			k.Roles = uint8(r.Uint(uint64(allRoles)))
+			k.Roles = uint8(r.Uint32(uint32(allRoles)))
 			if k.Roles == 0 {
 				r.Fail(cbor.ErrValue)
 			}
@@ -206,14 +206,14 @@ func (p *Product) read(r *cbor.Reader) {
 		case 0:
 			p.Name = name(r, MaxName)
 		case 1:
-			p.Threshold = uint8(r.Uint(MaxSignatures))
+			p.Threshold = uint8(r.Uint32(MaxSignatures))
 			if p.Threshold == 0 {
 				r.Fail(cbor.ErrValue)
 			}
 		case 2:
-			p.Epoch = uint32(r.Uint(1<<32 - 1))
+			p.Epoch = r.Uint32(1<<32 - 1)
 		case 3:
-			p.Floor = uint32(r.Uint(1<<32 - 1))
+			p.Floor = r.Uint32(1<<32 - 1)
 		default:
 			r.Unknown(f)
 			continue

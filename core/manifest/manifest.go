@@ -89,11 +89,11 @@ func (m *Manifest) read(r *cbor.Reader) {
 		case 2:
 			m.Version = name(r, MaxVersion)
 		case 3:
-			m.Epoch = uint32(r.Uint(1<<32 - 1))
+			m.Epoch = r.Uint32(1<<32 - 1)
 		case 4:
 			m.Sequence = positive(r)
 		case 5:
-			m.SecurityVersion = uint32(r.Uint(1<<32 - 1))
+			m.SecurityVersion = r.Uint32(1<<32 - 1)
 		case 6:
 			if r.Array() != 1 {
 				r.Fail(cbor.ErrValue)
@@ -144,9 +144,9 @@ func (m *Manifest) confirm(r *cbor.Reader) {
 		k := r.Key()
 		switch k {
 		case 0:
-			m.Contact = r.Uint(1) == 1
+			m.Contact = r.Uint32(1) == 1
 		case 1:
-			m.ConfirmSeconds = uint32(r.Uint(MaxConfirm))
+			m.ConfirmSeconds = r.Uint32(MaxConfirm)
 			if m.ConfirmSeconds < MinConfirm {
 				r.Fail(cbor.ErrValue)
 			}
@@ -167,20 +167,20 @@ func (im *Image) read(r *cbor.Reader) {
 		case 0:
 			im.Component = name(r, MaxComponent)
 		case 1:
-			im.Format = uint8(r.Uint(uint64(FormatRaw)))
+			im.Format = uint8(r.Uint32(uint32(FormatRaw)))
 			if im.Format == 0 {
 				r.Fail(cbor.ErrValue)
 			}
 		case 2:
-			im.Chip = uint16(r.Uint(1<<16 - 1))
+			im.Chip = uint16(r.Uint32(1<<16 - 1))
 		case 3:
 			im.Digest = r.Fixed(32)
 		case 4:
 			im.Size = positive(r)
 		case 5:
-			im.Slot, im.HasSlot = uint8(r.Uint(MaxSlot)), true
+			im.Slot, im.HasSlot = uint8(r.Uint32(MaxSlot)), true
 		case 6:
-			im.Address, im.HasAddress = uint32(r.Uint(1<<32-1)), true
+			im.Address, im.HasAddress = r.Uint32(1<<32-1), true
 		case 7:
 			im.Streams[0].Chunk = chunk(r)
 		case 8:
@@ -211,7 +211,7 @@ func (im *Image) read(r *cbor.Reader) {
 
 // chunk is a chunk size: a power of two.
 func chunk(r *cbor.Reader) uint32 {
-	v := uint32(r.Uint(MaxChunk))
+	v := r.Uint32(MaxChunk)
 	if v < MinChunk || v&(v-1) != 0 {
 		r.Fail(cbor.ErrValue)
 	}

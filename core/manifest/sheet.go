@@ -35,14 +35,14 @@ func (s *Sheet) Parse(p []byte) Error {
 		case 0:
 			s.ImageRoot = r.Fixed(32)
 		case 1:
-			s.Kind = uint8(r.Uint(uint64(StreamPatch)))
+			s.Kind = uint8(r.Uint32(uint32(StreamPatch)))
 			if s.Kind < StreamCompressed {
 				r.Fail(cbor.ErrValue)
 			}
 		case 2:
-			s.Profile = uint8(r.Uint(255))
+			s.Profile = uint8(r.Uint32(255))
 		case 3:
-			s.RAM = uint32(r.Uint(1<<32 - 1))
+			s.RAM = r.Uint32(1<<32 - 1)
 		case 4:
 			s.BaseDigest = r.Fixed(32)
 		case 5:

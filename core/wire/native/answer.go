@@ -55,29 +55,29 @@ func (m *Answer) Encode(buf []byte, mac MAC) ([]byte, Error) {
 	w.Begin(buf)
 	w.Map(7 + count(m.HasOffer) + count(m.Cancel != 0) + count(m.Revert != 0) + count(m.Retry != nil) + count(m.Random != nil))
 	fieldText(&w, 0, m.Device)
-	field(&w, 1, m.Nonce)
-	field(&w, 2, m.Highest)
-	field(&w, 3, uint64(m.ComeBack))
-	field(&w, 4, uint64(m.ListVersion))
-	field(&w, 5, uint64(m.ListGeneration))
-	field(&w, 6, uint64(m.Time))
+	field64(&w, 1, m.Nonce)
+	field64(&w, 2, m.Highest)
+	field(&w, 3, m.ComeBack)
+	field(&w, 4, m.ListVersion)
+	field(&w, 5, m.ListGeneration)
+	field(&w, 6, m.Time)
 	if m.HasOffer {
 		o := &m.Offer
 		w.Key(7)
 		w.Map(7)
-		field(&w, 0, uint64(o.Epoch))
-		field(&w, 1, uint64(o.Sequence))
+		field(&w, 0, o.Epoch)
+		field(&w, 1, o.Sequence)
 		fieldBytes(&w, 2, o.Manifest)
-		field(&w, 3, uint64(o.ManifestLength))
+		field(&w, 3, o.ManifestLength)
 		fieldBytes(&w, 4, o.Stream)
-		field(&w, 5, uint64(o.Chunk))
-		field(&w, 6, o.FileLength)
+		field(&w, 5, o.Chunk)
+		field64(&w, 6, o.FileLength)
 	}
 	if m.Cancel != 0 {
-		field(&w, 8, uint64(m.Cancel))
+		field(&w, 8, m.Cancel)
 	}
 	if m.Revert != 0 {
-		field(&w, 9, uint64(m.Revert))
+		field(&w, 9, m.Revert)
 	}
 	fieldBytes(&w, 10, m.Retry)
 	fieldBytes(&w, 11, m.Random)

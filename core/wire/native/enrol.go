@@ -110,7 +110,7 @@ func (m *Enrolled) Encode(buf []byte, mac MAC) ([]byte, Error) {
 	fieldText(&w, 0, m.Device)
 	fieldBytes(&w, 1, m.Nonce)
 	fieldBytes(&w, 2, m.ServerNonce)
-	field(&w, 3, uint64(m.Status))
+	field(&w, 3, uint32(m.Status))
 	return seal(&w, buf, mac, MessageEnrolled)
 }
 
@@ -144,7 +144,7 @@ func (m *Enrolled) read(r *cbor.Reader) Error {
 		case 2:
 			m.ServerNonce = r.Fixed(NonceSize)
 		case 3:
-			m.Status = EnrolStatus(r.Uint(0xFF))
+			m.Status = EnrolStatus(r.Uint32(0xFF))
 		default:
 			r.Unknown(k)
 			continue

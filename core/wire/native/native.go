@@ -165,7 +165,7 @@ func Peek(body []byte) (device []byte, key uint8, err Error) {
 	if r.Key() != 1 {
 		r.Fail(cbor.ErrMissing)
 	}
-	key = uint8(r.Uint(0xFF))
+	key = uint8(r.Uint32(0xFF))
 	if r.Err() != 0 || !isName(device) {
 		return nil, 0, ErrForm
 	}
@@ -229,12 +229,15 @@ func equal(a, b []byte) bool {
 	return true
 }
 
-const max32 = 1<<32 - 1
-
-func u32(r *cbor.Reader) uint32 { return uint32(r.Uint(max32)) }
+func u32(r *cbor.Reader) uint32 { return r.Uint32(1<<32 - 1) }
 
 // field writes a field that is a number.
-func field(w *cbor.Writer, key int, v uint64) {
+func field(w *cbor.Writer, key int, v uint32) {
+	w.Key(key)
+	w.Uint32(v)
+}
+
+func field64(w *cbor.Writer, key int, v uint64) {
 	w.Key(key)
 	w.Uint(v)
 }

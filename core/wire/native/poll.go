@@ -76,37 +76,37 @@ func (m *Poll) Encode(buf []byte, mac MAC) ([]byte, Error) {
 	w.Map(16 + count(m.Random != nil) + count(m.Digest != nil) + count(m.Version != nil) +
 		count(m.HasChip) + 2*count(m.InProgress != 0) + count(m.HasSecureVersion))
 	fieldText(&w, 0, m.Device)
-	field(&w, 1, uint64(m.Key))
-	field(&w, 2, m.Nonce)
+	field(&w, 1, uint32(m.Key))
+	field64(&w, 2, m.Nonce)
 	fieldBytes(&w, 3, m.Random)
-	field(&w, 4, uint64(m.Boot))
+	field(&w, 4, m.Boot)
 	fieldBytes(&w, 5, m.Digest)
 	fieldText(&w, 6, m.Version)
-	field(&w, 7, uint64(m.Epoch))
-	field(&w, 8, uint64(m.Sequence))
-	field(&w, 9, uint64(m.SecurityVersion))
-	field(&w, 10, uint64(m.ListVersion))
-	field(&w, 11, uint64(m.ListGeneration))
-	field(&w, 12, uint64(m.Profile))
+	field(&w, 7, m.Epoch)
+	field(&w, 8, m.Sequence)
+	field(&w, 9, m.SecurityVersion)
+	field(&w, 10, m.ListVersion)
+	field(&w, 11, m.ListGeneration)
+	field(&w, 12, uint32(m.Profile))
 	fieldBytes(&w, 13, m.Hardware)
 	if m.HasChip {
-		field(&w, 14, uint64(m.Chip))
+		field(&w, 14, uint32(m.Chip))
 	}
 	w.Key(15)
 	w.Array(int(m.SlotCount))
 	for _, size := range m.Slots[:m.SlotCount] {
-		w.Uint(uint64(size))
+		w.Uint32(size)
 	}
-	field(&w, 16, uint64(m.Running))
-	field(&w, 17, uint64(m.Envelope))
-	field(&w, 18, uint64(m.Chunk))
+	field(&w, 16, uint32(m.Running))
+	field(&w, 17, m.Envelope)
+	field(&w, 18, m.Chunk)
 	if m.InProgress != 0 {
-		field(&w, 19, uint64(m.InProgress))
-		field(&w, 20, uint64(m.Progress))
+		field(&w, 19, m.InProgress)
+		field(&w, 20, m.Progress)
 	}
-	field(&w, 21, uint64(m.Security))
+	field(&w, 21, uint32(m.Security))
 	if m.HasSecureVersion {
-		field(&w, 22, uint64(m.SecureVersion))
+		field(&w, 22, m.SecureVersion)
 	}
 	return seal(&w, buf, mac, MessagePoll)
 }
@@ -133,7 +133,7 @@ func (m *Poll) read(r *cbor.Reader) Error {
 		case 0:
 			m.Device = r.Text(MaxDevice)
 		case 1:
-			m.Key = uint8(r.Uint(0xFF))
+			m.Key = uint8(r.Uint32(0xFF))
 		case 2:
 			m.Nonce = r.Uint(1<<64 - 1)
 		case 3:
@@ -155,15 +155,15 @@ func (m *Poll) read(r *cbor.Reader) Error {
 		case 11:
 			m.ListGeneration = u32(r)
 		case 12:
-			m.Profile = Profile(r.Uint(0xFF))
+			m.Profile = Profile(r.Uint32(0xFF))
 		case 13:
 			m.Hardware = r.Bytes(MaxHardware)
 		case 14:
-			m.Chip, m.HasChip = uint16(r.Uint(0xFFFF)), true
+			m.Chip, m.HasChip = uint16(r.Uint32(0xFFFF)), true
 		case 15:
 			m.readSlots(r)
 		case 16:
-			m.Running = uint8(r.Uint(0xFF))
+			m.Running = uint8(r.Uint32(0xFF))
 		case 17:
 			m.Envelope = u32(r)
 		case 18:
@@ -173,7 +173,7 @@ func (m *Poll) read(r *cbor.Reader) Error {
 		case 20:
 			m.Progress = u32(r)
 		case 21:
-			m.Security = Security(r.Uint(0xFF))
+			m.Security = Security(r.Uint32(0xFF))
 		case 22:
 			m.SecureVersion, m.HasSecureVersion = u32(r), true
 		default:

@@ -48,18 +48,18 @@ func (m *Report) Encode(buf []byte, mac MAC) ([]byte, Error) {
 	w.Begin(buf)
 	w.Map(10 + count(m.Reason != 0))
 	fieldText(&w, 0, m.Device)
-	field(&w, 1, uint64(m.Key))
-	field(&w, 2, m.Nonce)
-	field(&w, 3, uint64(m.Boot))
-	field(&w, 4, uint64(m.Number))
-	field(&w, 5, uint64(m.Epoch))
-	field(&w, 6, uint64(m.Sequence))
+	field(&w, 1, uint32(m.Key))
+	field64(&w, 2, m.Nonce)
+	field(&w, 3, m.Boot)
+	field(&w, 4, m.Number)
+	field(&w, 5, m.Epoch)
+	field(&w, 6, m.Sequence)
 	fieldBytes(&w, 7, m.Digest)
-	field(&w, 8, uint64(m.State))
+	field(&w, 8, uint32(m.State))
 	if m.Reason != 0 {
-		field(&w, 9, uint64(m.Reason))
+		field(&w, 9, uint32(m.Reason))
 	}
-	field(&w, 10, uint64(m.Bytes))
+	field(&w, 10, m.Bytes)
 	return seal(&w, buf, mac, MessageReport)
 }
 
@@ -85,7 +85,7 @@ func (m *Report) read(r *cbor.Reader) Error {
 		case 0:
 			m.Device = r.Text(MaxDevice)
 		case 1:
-			m.Key = uint8(r.Uint(0xFF))
+			m.Key = uint8(r.Uint32(0xFF))
 		case 2:
 			m.Nonce = r.Uint(1<<64 - 1)
 		case 3:
@@ -99,9 +99,9 @@ func (m *Report) read(r *cbor.Reader) Error {
 		case 7:
 			m.Digest = r.Fixed(DigestSize)
 		case 8:
-			m.State = State(r.Uint(0xFF))
+			m.State = State(r.Uint32(0xFF))
 		case 9:
-			if m.Reason = uint16(r.Uint(0xFFFF)); m.Reason == 0 {
+			if m.Reason = uint16(r.Uint32(0xFFFF)); m.Reason == 0 {
 				r.Fail(cbor.ErrValue)
 			}
 		case 10:
@@ -141,9 +141,9 @@ func (m *Ack) Encode(buf []byte, mac MAC) ([]byte, Error) {
 	w.Begin(buf)
 	w.Map(4)
 	fieldText(&w, 0, m.Device)
-	field(&w, 1, m.Nonce)
-	field(&w, 2, uint64(m.Boot))
-	field(&w, 3, uint64(m.Number))
+	field64(&w, 1, m.Nonce)
+	field(&w, 2, m.Boot)
+	field(&w, 3, m.Number)
 	return seal(&w, buf, mac, MessageAck)
 }
 

@@ -43,6 +43,7 @@ func read() {
 		switch k := r.Key(); k {
 		case 0:
 			board.Output(uint32(r.Uint(uint64(board.Input()))))
+			board.Output(r.Uint32(board.Input()))
 		case 1:
 			board.Output(uint32(r.Int()))
 		case 2:
@@ -66,6 +67,8 @@ func write() {
 	w.Map(int(board.Input()))
 	w.Key(int(board.Input()))
 	w.Uint(uint64(board.Input()))
+	w.Key(int(board.Input()))
+	w.Uint32(board.Input())
 	w.Key(int(board.Input()))
 	w.Int(int64(board.Input()))
 	w.Key(int(board.Input()))
