@@ -265,6 +265,9 @@ type Updater struct {
 	sum    [32]byte // a slot's hash, or a chunk's MAC; a field, because what meets an interface escapes
 }
 
+// chained: records prove what is in flash; else CRCs say what may be there, as over v1.
+func (u *Updater) chained() bool { return !v1Made || u.chain }
+
 // imageID tells offers apart in RAM: the head of the digest, and the stamp.
 type imageID struct {
 	stamp uint32

@@ -111,7 +111,7 @@ func (u *Updater) planResume() {
 		u.jnl.off = true
 	}
 	if !u.jnl.on() {
-		if !u.chain { // else the slot is its own journal
+		if !u.chained() { // else the slot is its own journal
 			u.event(EventNoResume, ReasonNoJournal)
 		}
 		return
@@ -215,7 +215,7 @@ func (u *Updater) readBack() (bool, error) {
 	if in.done < in.inHand {
 		return false, nil
 	}
-	if !u.chain {
+	if !u.chained() {
 		in.crc = digest.CRC32(in.crc, u.chunk()[:in.inHand])
 	}
 	in.written += in.inHand

@@ -10,7 +10,7 @@ import (
 //
 //go:noinline
 func (u *Updater) nonceReady() bool {
-	if !u.signed {
+	if v1Made && !u.signed {
 		return true
 	}
 	if u.nonce < u.rec.NonceLimit {
@@ -74,7 +74,7 @@ func (u *Updater) nothing() {
 // cancelled: what was fetched is for nothing, so it is counted before it is gone.
 func (u *Updater) cancelled() {
 	u.event(EventFailed, ReasonCancelled)
-	if u.chain {
+	if u.chained() {
 		u.rec.Spend(u.rel.Stamp)
 		u.saveThen(phaseDiscard, 0)
 		return
@@ -137,7 +137,7 @@ func (u *Updater) refusal(o *release) Reason {
 		return ReasonBadImage
 	case tr.Stagings >= maxStagings && same(&o.Digest, &tr.Image.Digest) && o.Stamp <= tr.Image.Stamp:
 		return ReasonGaveUp
-	case u.chain && o.Stamp <= u.rec.SpentStamp && (u.rec.Spent > maxSpent || u.rec.Spent == maxSpent && !u.goOn):
+	case u.chained() && o.Stamp <= u.rec.SpentStamp && (u.rec.Spent > maxSpent || u.rec.Spent == maxSpent && !u.goOn):
 		return ReasonSpent // the last one that was begun may end
 	}
 	return ReasonNone
@@ -234,11 +234,13 @@ func (u *Updater) take() {
 	u.restart(0)
 	u.planResume()
 	u.event(EventOffer, ReasonNone)
-	if u.chain || resume && u.inst.resumable {
-		u.jnl.rewind()
+	if u.chained() || resume && u.inst.resumable {
+		if !u.chained() {
+			u.jnl.rewind()
+		}
 		u.enter(phaseResume)
 		// Where there is no journal nobody knows what an offer ends: each other one counts.
-		if u.chain && (u.ends || !u.inst.resumable && u.rel.Stamp != u.rec.SpentStamp) {
+		if u.chained() && (u.ends || !u.inst.resumable && u.rel.Stamp != u.rec.SpentStamp) {
 			u.rec.Spend(u.rel.Stamp)
 			u.saveThen(phaseResume, 0)
 			u.parks = 0
@@ -282,7 +284,7 @@ func (u *Updater) fetchFailed(r Reason) Need {
 	if r != ReasonNone {
 		u.event(EventRefused, r)
 		if u.tries >= chunkTries {
-			if !u.chain {
+			if !u.chained() {
 				u.fail(r)
 				return Need{}
 			}
@@ -347,7 +349,7 @@ func (u *Updater) flashFailed(r Reason) {
 	u.hangUp()
 	u.jnl.newest, u.jnl.found, u.goOn = entry{}, false, false
 	u.inst = install{resumable: u.inst.resumable}
-	if u.chain {
+	if u.chained() {
 		u.enter(phaseResume)
 		return
 	}
@@ -378,7 +380,7 @@ func (u *Updater) reportSpan() uint32 {
 	switch {
 	case u.c.ReportEvery != 0:
 		return u.c.ReportEvery
-	case u.chain:
+	case u.chained():
 		return nativeReportBytes / u.rel.chunk
 	}
 	return defaultReportEvery
@@ -387,7 +389,7 @@ func (u *Updater) reportSpan() uint32 {
 // afterChunk reports progress now and then.
 func (u *Updater) afterChunk() {
 	due := u.pauses
-	if !u.chain {
+	if !u.chained() {
 		due = (u.inst.written+u.rel.chunk-1)/u.rel.chunk%u.reportSpan() == 0
 	}
 	if due && u.inst.written < u.rel.Size {

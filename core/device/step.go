@@ -120,7 +120,7 @@ func (u *Updater) Step() Need {
 	case phaseFetch:
 		// v1 erases before it asks for a chunk; a stream is asked for first, comes while
 		// flash works, and is there: nothing is erased for one that is not.
-		if u.eraseDue() && (u.io.state != ioNone) == u.chain && (!u.chain || u.headOK()) {
+		if u.eraseDue() && (u.io.state != ioNone) == u.chained() && (!u.chained() || u.headOK()) {
 			u.enter(phaseErase)
 			break
 		}

@@ -108,7 +108,7 @@ func (u *Updater) endTrial(o state.Outcome) {
 		}
 		im := &tr.Image
 		u.rec.Confirmed.Set(im, tr.Slot)
-		if u.chain {
+		if u.chained() {
 			u.rec.Floors.Raise(im) // at confirm only
 		}
 		u.rec.SpentStamp, u.rec.Spent = 0, 0 // what was on offer before is below the floors now
@@ -289,7 +289,7 @@ func (u *Updater) checkBack() {
 		return
 	}
 	size := u.c.Slots[u.target].Size()
-	if u.chain {
+	if u.chained() {
 		size = u.rec.Previous.Size
 	}
 	done, err := u.hashNext(u.target, size, true)
@@ -300,7 +300,7 @@ func (u *Updater) checkBack() {
 		err = u.c.Image.End()
 	}
 	u.hash.Sum(&u.sum)
-	if err == nil && u.chain && !digest.Equal(u.sum[:], u.rec.Previous.Digest[:]) {
+	if err == nil && u.chained() && !digest.Equal(u.sum[:], u.rec.Previous.Digest[:]) {
 		err = flash.ErrRead // it is not what was confirmed there any more
 	}
 	u.inst.done = 0
@@ -324,7 +324,7 @@ func (u *Updater) checkBack() {
 //
 //go:noinline
 func (u *Updater) otherWhole() (boot.Slot, bool) {
-	if u.chain {
+	if u.chained() {
 		return u.wayBack()
 	}
 	for i := range u.c.Slots {
@@ -453,7 +453,7 @@ func (u *Updater) verify() {
 		return
 	}
 	u.event(EventVerified, ReasonNone)
-	if u.chain {
+	if u.chained() {
 		// A key list that came meanwhile, or the operator, may have thought again.
 		u.final, u.wakeAt, u.tries = true, 0, 0
 		u.enter(phasePoll)
@@ -489,7 +489,7 @@ func (u *Updater) stage() {
 			return
 		}
 		u.event(EventStaged, ReasonNone)
-		if u.chain {
+		if u.chained() {
 			u.say(sayVerified, phaseReset) // it holds the switch up no more
 			return
 		}

@@ -33,6 +33,7 @@ func (*overV1) report(u *Updater) Need  { return u.w.v1.report(u) }
 
 // NewV1 takes who the device is. The key is not kept.
 func NewV1(w *V1, id v1.Identity) error {
+	makesV1()
 	*w = V1{}
 	if len(id.Key) == 0 {
 		return ErrIdentity

@@ -91,10 +91,10 @@ const maxUnread = 4096
 // Request is what NeedSend wants sent.
 func (u *Updater) Request() Request {
 	l, b := &u.io.req, u.buf
-	r := Request{Method: "GET", Target: b[:l.target], Ranged: u.io.ranged, From: u.io.from, To: u.io.to,
-		Nonce: b[l.body:l.nonce], Timestamp: b[l.nonce:l.stamp], MAC: b[l.stamp:l.mac]}
-	if u.w.v1 != nil {
+	r := Request{Method: "GET", Target: b[:l.target], Ranged: u.io.ranged, From: u.io.from, To: u.io.to}
+	if v1Made && u.w.v1 != nil {
 		r.DeviceID = u.w.v1.wire.ID()
+		r.Nonce, r.Timestamp, r.MAC = b[l.body:l.nonce], b[l.nonce:l.stamp], b[l.stamp:l.mac]
 	}
 	if l.body > l.target {
 		r.Method, r.Body = "POST", b[l.target:l.body]
