@@ -182,7 +182,7 @@ func (n *Native) get(u *Updater, target []byte, room int) Need {
 	l := &u.io.req
 	*l = layout{}
 	l.target = uint16(len(target))
-	l.body, l.nonce, l.stamp, l.mac = l.target, l.target, l.target, l.target
+	l.body = l.target
 	u.io.ranged, u.io.from, u.io.to = false, 0, 0
 	return u.send(0, room)
 }
@@ -193,7 +193,6 @@ func (n *Native) post(u *Updater, target, body []byte) Need {
 	*l = layout{}
 	l.target = uint16(len(target))
 	l.body = l.target + uint16(len(body))
-	l.nonce, l.stamp, l.mac = l.body, l.body, l.body
 	u.io.ranged, u.io.from, u.io.to = false, 0, 0
 	return u.send(0, native.MaxBody)
 }

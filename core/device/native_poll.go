@@ -72,16 +72,24 @@ func (n *Native) ask(u *Updater) Need {
 
 //go:noinline
 func (n *Native) encodePoll(u *Updater, buf []byte) ([]byte, native.Error) {
-	c := n.c
-	nonce := u.next()
-	r := &u.rec
-	m := native.Poll{
-		Device: c.Device, Hardware: c.Hardware, Nonce: nonce, Boot: r.BootCount, Key: c.Key, Profile: c.Profile.name,
-		Epoch: r.Floors.Epoch, Sequence: r.Floors.Stamp, SecurityVersion: r.Floors.Security,
-		ListVersion: n.held, ListGeneration: n.heldGen,
-		Envelope: uint32(len(u.buf)), Chunk: uint32(u.chunkTo), Security: c.Security,
-		SecureVersion: c.SecureVersion, HasSecureVersion: c.HasSecure, Running: uint8(u.running()),
-	}
+	var m native.Poll
+	n.describe(u, &m)
+	return m.Encode(buf, n.c.MAC)
+}
+
+// describe is what a poll says. (Through a pointer, as words: what a function makes for
+// itself alone is kept in registers, and spilled, field by field.)
+//
+//go:noinline
+func (n *Native) describe(u *Updater, m *native.Poll) {
+	c, r := n.c, &u.rec
+	m.Device, m.Hardware, m.Key, m.Profile = c.Device, c.Hardware, c.Key, c.Profile.name
+	m.Nonce, m.Boot = u.next(), r.BootCount
+	m.Epoch, m.Sequence, m.SecurityVersion = r.Floors.Epoch, r.Floors.Stamp, r.Floors.Security
+	m.ListVersion, m.ListGeneration = n.held, n.heldGen
+	m.Envelope, m.Chunk = uint32(len(u.buf)), uint32(u.chunkTo)
+	m.Security, m.SecureVersion, m.HasSecureVersion = c.Security, c.SecureVersion, c.HasSecure
+	m.Running = uint8(u.running())
 	if c.Format == manifest.FormatESP {
 		m.HasChip, m.Chip = true, u.c.Chip
 	}
@@ -91,7 +99,7 @@ func (n *Native) encodePoll(u *Updater, buf []byte) ([]byte, native.Error) {
 			m.SlotCount++
 		}
 	}
-	if !r.Confirmed.None() && r.Confirmed.Slot == u.running() {
+	if !r.Confirmed.None() && uint8(r.Confirmed.Slot) == m.Running {
 		m.Digest = r.Confirmed.Digest[:]
 		if same(&r.Trial.Image.Digest, &r.Confirmed.Digest) && r.Trial.Image.VersionLen > 0 {
 			m.Version = r.Trial.Image.Version[:r.Trial.Image.VersionLen]
@@ -105,7 +113,6 @@ func (n *Native) encodePoll(u *Updater, buf []byte) ([]byte, native.Error) {
 		n.random[i] = byte(u.c.Port.Random())
 	}
 	m.Random = n.random[:]
-	return m.Encode(buf, c.MAC)
 }
 
 // leave ends a poll that came to nothing by the device's own fault.

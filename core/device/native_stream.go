@@ -270,7 +270,7 @@ func (n *Native) request(u *Updater, i, early uint32) Need {
 	l := &u.io.req
 	*l = layout{}
 	l.target = uint16(t.n)
-	l.body, l.nonce, l.stamp, l.mac = l.target, l.target, l.target, l.target
+	l.body = l.target
 	u.io.from, u.io.to = i*record-early, to-1
 	u.io.ranged = !n.plain
 	n.busy, n.have = true, false
@@ -396,7 +396,8 @@ func (n *Native) report(u *Updater) Need {
 		if !n.again {
 			n.number++
 		}
-		m := n.words(u)
+		var m native.Report
+		n.words(u, &m)
 		m.Nonce = u.next()
 		body, err := m.Encode(u.buf[t.n:], n.c.MAC)
 		if err != 0 {
@@ -417,9 +418,9 @@ func (n *Native) report(u *Updater) Need {
 // words of a report.
 //
 //go:noinline
-func (n *Native) words(u *Updater) native.Report {
-	m := native.Report{Device: n.c.Device, Key: n.c.Key, Boot: u.rec.BootCount, Number: n.number,
-		Bytes: u.inst.written, Reason: uint16(u.failing)}
+func (n *Native) words(u *Updater, m *native.Report) {
+	m.Device, m.Key, m.Boot, m.Number = n.c.Device, n.c.Key, u.rec.BootCount, n.number
+	m.Bytes, m.Reason = u.inst.written, uint16(u.failing)
 	im := &u.rel.Image
 	switch u.saying {
 	case sayProgress:
@@ -443,7 +444,6 @@ func (n *Native) words(u *Updater) native.Report {
 		}
 	}
 	m.Epoch, m.Sequence, m.Digest = im.Epoch, im.Stamp, im.Digest[:]
-	return m
 }
 
 // shape is what the layout of the stream in progress follows from.

@@ -67,6 +67,8 @@ func (m *Poll) valid() bool {
 }
 
 // Encode puts the body into buf and returns it.
+//
+//go:noinline
 func (m *Poll) Encode(buf []byte, mac MAC) ([]byte, Error) {
 	if !m.valid() {
 		return nil, ErrField

@@ -40,6 +40,8 @@ func (m *Report) valid() bool {
 }
 
 // Encode puts the body into buf and returns it.
+//
+//go:noinline
 func (m *Report) Encode(buf []byte, mac MAC) ([]byte, Error) {
 	if !m.valid() {
 		return nil, ErrField
