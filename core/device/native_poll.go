@@ -109,8 +109,13 @@ func (n *Native) describe(u *Updater, m *native.Poll) {
 		m.InProgress, m.Progress = u.rel.Stamp, u.jnl.newest.written
 	}
 	// Random bits, so that a counter that was set back repeats no message.
+	var bits uint32 // of the chip's generator, which may take milliseconds for 32
 	for i := range n.random {
-		n.random[i] = byte(u.c.Port.Random())
+		if i%4 == 0 {
+			bits = u.c.Port.Random()
+		}
+		n.random[i] = byte(bits)
+		bits >>= 8
 	}
 	m.Random = n.random[:]
 }
