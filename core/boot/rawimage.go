@@ -61,6 +61,8 @@ type RawHeader struct {
 
 // Parse reads a header and holds it against itself and the room in bytes, before
 // anything in it is used.
+//
+//go:noinline
 func (h *RawHeader) Parse(b *[RawHeaderSize]byte, room uint32) error {
 	le := binary.LittleEndian
 	if le.Uint32(b[0:]) != RawMagic {

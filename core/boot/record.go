@@ -134,6 +134,8 @@ func readSector(area *flash.Area, sector uint8, r *Record, buf []byte) (ok bool,
 }
 
 // assign copies field by field: arrays by value are many loads and stores under TinyGo.
+//
+//go:noinline
 func assign(to, from *Record) {
 	to.Sequence, to.Active, to.Fallback = from.Sequence, from.Active, from.Fallback
 	copy(to.States[:], from.States[:])

@@ -49,6 +49,8 @@ func (r *Reader) Raw(from int) []byte {
 
 // Fail refuses the item that was read last, for a reason of the caller's. An
 // error that is there already stays.
+//
+//go:noinline
 func (r *Reader) Fail(e Error) {
 	if r.err == 0 {
 		r.err = e
@@ -354,6 +356,8 @@ func (r *Reader) skipOne() {
 }
 
 // End is the end of the object: nothing may be behind it.
+//
+//go:noinline
 func (r *Reader) End() {
 	if r.err != 0 {
 		return

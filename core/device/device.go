@@ -274,6 +274,7 @@ type imageID struct {
 	head  [8]byte
 }
 
+//go:noinline
 func (id *imageID) set(d *[32]byte, stamp uint32) {
 	id.stamp = stamp
 	copy(id.head[:], d[:])

@@ -75,6 +75,7 @@ func (m *Manifest) Parse(p []byte) Error {
 	return fromCBOR(r.Err())
 }
 
+//go:noinline
 func (m *Manifest) read(r *cbor.Reader) {
 	var have fields
 	for n := r.Map(); n > 0; n-- {

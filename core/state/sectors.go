@@ -69,6 +69,8 @@ func (s *Sectors) SetTrust(n uint32) error {
 
 // Load reads the newest whole copy into r; r is zero where there is none. buf is
 // at least BufferSize bytes and holds nothing of worth afterwards.
+//
+//go:noinline
 func (s *Sectors) Load(r *Record, buf []byte) error {
 	if len(buf) < BufferSize {
 		return ErrBuffer

@@ -193,6 +193,8 @@ type Record struct {
 
 // Spend counts that a release with this stamp was begun and given up. Only a higher
 // stamp begins the count anew, which takes somebody who can sign.
+//
+//go:noinline
 func (r *Record) Spend(stamp uint32) {
 	if stamp > r.SpentStamp {
 		r.SpentStamp, r.Spent = stamp, 0

@@ -73,11 +73,15 @@ type Shape struct {
 }
 
 // Valid reports whether there are streams of this shape.
+//
+//go:noinline
 func (s Shape) Valid() bool {
 	return s.Size > 0 && s.Chunk >= MinChunk && s.Chunk <= MaxChunk && s.Chunk&(s.Chunk-1) == 0
 }
 
 // Records is how many there are.
+//
+//go:noinline
 func (s Shape) Records() uint32 { return (s.Size-1)/s.Chunk + 1 }
 
 // Start is where record i starts in the file. The HashSize bytes before it are

@@ -44,6 +44,7 @@ func (k *Keys) DeriveToken(secret *[SecretSize]byte, run *digest.SHA256) {
 	k.derive(saltToken, secret, run)
 }
 
+//go:noinline
 func (k *Keys) derive(salt string, secret *[SecretSize]byte, run *digest.SHA256) {
 	var prk digest.Key
 	var okm [digest.Size]byte

@@ -91,6 +91,8 @@ func (c *Client) Send(r *Request, h *Head) bool {
 // Read brings the next bytes of the answer's body straight into p: at least one, at
 // most MaxRead, or none at its end, which end says. What is in p counts only as far as
 // n says. False: the rest of the body is lost.
+//
+//go:noinline
 func (c *Client) Read(p []byte) (n int, end, ok bool) {
 	if len(p) > MaxRead {
 		p = p[:MaxRead]
