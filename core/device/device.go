@@ -97,7 +97,7 @@ const (
 type Need struct {
 	Kind NeedKind
 	// Wait is how long nothing happens by itself, in milliseconds (NeedTime).
-	Wait uint64
+	Wait uint32
 }
 
 // NeedKind is what the caller does before the next Step.

@@ -302,8 +302,9 @@ func (u *Updater) fetchFailed(r Reason) Need {
 			return Need{}
 		}
 	}
-	u.wakeAt = u.millis() + uint64(u.backoff())
-	return Need{Kind: NeedTime, Wait: u.wakeAt - u.millis()}
+	wait := u.backoff()
+	u.wakeAt = u.millis() + uint64(wait)
+	return Need{Kind: NeedTime, Wait: wait}
 }
 
 // parkDownload leaves a download as a reset would: the journal is read again, and

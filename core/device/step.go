@@ -297,7 +297,7 @@ func (u *Updater) idle() Need {
 	if u.outcomeDue() && u.wakeAt < at { // and above now: see the first case
 		at = u.wakeAt
 	}
-	return Need{Kind: NeedTime, Wait: at - now}
+	return Need{Kind: NeedTime, Wait: uint32(at - now)}
 }
 
 // outcomeDue: an outcome has to be reported. One of an image that goes back is none
@@ -315,9 +315,9 @@ func (u *Updater) toIdle() {
 func (u *Updater) pollLater() { u.pollAt = u.millis() + uint64(u.jitter(u.c.PollMillis)) }
 
 // early is how long nothing is to be sent yet, 0: now. Milliseconds.
-func (u *Updater) early() uint64 {
+func (u *Updater) early() uint32 {
 	if now := u.millis(); now < u.wakeAt {
-		return u.wakeAt - now
+		return uint32(u.wakeAt - now)
 	}
 	return 0
 }

@@ -195,7 +195,7 @@ func (u *Updater) onTrial() Need {
 	if left := u.trialBy - now; left < wait {
 		wait = left
 	}
-	return Need{Kind: NeedTime, Wait: wait}
+	return Need{Kind: NeedTime, Wait: uint32(wait)}
 }
 
 // confirm notes the decision, makes the record VALID, then closes the trial.

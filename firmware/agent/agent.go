@@ -54,7 +54,7 @@ func (a *Agent) Step() {
 	case device.NeedTime:
 		ms := uint32(maxNap)
 		if need.Wait < maxNap {
-			ms = uint32(need.Wait)
+			ms = need.Wait
 		}
 		a.Chip.Nap(ms)
 	case device.NeedSelfTest:

@@ -98,7 +98,7 @@ func allocsPerRecord(s SignedStream) (float64, error) {
 				r.up.EndOfBody()
 			}
 		case device.NeedTime:
-			if err := r.app.Clock.Wait(context.Background(), need.Wait); err != nil {
+			if err := r.app.Clock.Wait(context.Background(), uint64(need.Wait)); err != nil {
 				return 0, err
 			}
 		}

@@ -343,7 +343,7 @@ func (r *run) loop(ctx context.Context, behave Behaviour) (boot.ResetReason, err
 			// What is wrong with the rest of an answer that nobody wants is of no interest.
 			_ = closeAnswer()
 		case device.NeedTime:
-			if err := r.app.Clock.Wait(ctx, min(need.Wait, maxWait)); err != nil {
+			if err := r.app.Clock.Wait(ctx, min(uint64(need.Wait), maxWait)); err != nil {
 				return 0, err
 			}
 		case device.NeedSelfTest:

@@ -142,7 +142,7 @@ func step() {
 			updater.EndOfBody()
 		}
 	case device.NeedTime:
-		board.Output(uint32(need.Wait))
+		board.Output(need.Wait)
 	case device.NeedSelfTest:
 		updater.SelfTest(board.Bool())
 	}
