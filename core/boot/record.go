@@ -116,7 +116,7 @@ func ReadRecord(area *flash.Area, r *Record, buf []byte) (sector uint8, ok bool,
 // readSector reads until two reads in a row agree: what a cut left of an erase reads
 // one way or the other.
 func readSector(area *flash.Area, sector uint8, r *Record, buf []byte) (ok bool, err error) {
-	at := uint32(sector) * area.Geometry().EraseSize
+	at := uint32(sector) * area.EraseSize()
 	a, b := buf[:RecordSize], buf[RecordSize:RecordBuffer]
 	if err := area.ReadAt(a, at); err != nil {
 		return false, err
@@ -143,8 +143,8 @@ func assign(to, from *Record) {
 
 // fits checks an area and a buffer before anything is erased.
 func fits(area *flash.Area, buf []byte) Error {
-	g := area.Geometry()
-	if g.ProgramSize == 0 || g.ProgramSize > maxUnit || area.Size() != 2*g.EraseSize || padded(area) > g.EraseSize {
+	unit, sector := area.ProgramSize(), area.EraseSize()
+	if unit == 0 || unit > maxUnit || area.Size() != 2*sector || padded(area) > sector {
 		return ErrArea
 	}
 	if uint32(len(buf)) < padded(area) || len(buf) < RecordBuffer {
@@ -155,31 +155,28 @@ func fits(area *flash.Area, buf []byte) Error {
 
 // padded is a record's length in whole program units, bytes.
 func padded(area *flash.Area) uint32 {
-	u := area.Geometry().ProgramSize
+	u := area.ProgramSize()
 	return (RecordSize + u - 1) / u * u
 }
 
 func eraseSector(area *flash.Area, sector uint8) error {
-	size := area.Geometry().EraseSize
+	size := area.EraseSize()
 	// Always, and never by a look: what a cut left there may read blank and not be.
 	return area.Erase(uint32(sector)*size, size)
 }
 
 func programRecord(area *flash.Area, sector uint8, r *Record, buf []byte) error {
-	g := area.Geometry()
 	p := buf[:padded(area)]
 	r.Encode((*[RecordSize]byte)(p))
-	for i := RecordSize; i < len(p); i++ {
-		p[i] = g.ErasedByte
-	}
-	return area.Program(p, uint32(sector)*g.EraseSize)
+	area.Blank(p[RecordSize:])
+	return area.Program(p, uint32(sector)*area.EraseSize())
 }
 
 // checkRecord reads a record back.
 func checkRecord(area *flash.Area, sector uint8, r *Record, buf []byte) error {
 	want, got := buf[:RecordSize], buf[RecordSize:RecordBuffer]
 	r.Encode((*[RecordSize]byte)(want))
-	if err := area.ReadAt(got, uint32(sector)*area.Geometry().EraseSize); err != nil {
+	if err := area.ReadAt(got, uint32(sector)*area.EraseSize()); err != nil {
 		return err
 	}
 	if !digest.Equal(want, got) {

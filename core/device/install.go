@@ -172,11 +172,8 @@ func (u *Updater) eraseNext() error {
 //go:noinline
 func (u *Updater) programNext() error {
 	in, s := &u.inst, u.slot()
-	g := s.Geometry()
-	end := roundUp(in.inHand, g.ProgramSize)
-	for i := in.inHand; i < end; i++ {
-		u.chunk()[i] = g.ErasedByte
-	}
+	end := roundUp(in.inHand, s.ProgramSize())
+	s.Blank(u.chunk()[in.inHand:end])
 	n := end - in.done
 	if n > programPerStep {
 		n = programPerStep

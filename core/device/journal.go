@@ -194,14 +194,6 @@ func (j *journal) begin() {
 	j.step = 0
 }
 
-// blank makes p what erased flash is.
-func (j *journal) blank(p []byte) {
-	b := j.area.Geometry().ErasedByte
-	for i := range p {
-		p[i] = b
-	}
-}
-
 // append does one flash operation towards a durable entry e.
 //
 //go:noinline
@@ -220,7 +212,7 @@ func (j *journal) append(e *entry, slot boot.Slot, rel *release, buf []byte) (do
 	case 1:
 		n = j.unit(headerBytes)
 		h := buf[:n]
-		j.blank(h)
+		j.area.Blank(h)
 		le.PutUint32(h, journalMagic)
 		h[4], h[5], h[6], h[7] = journalFormat, byte(slot), 0, 0
 		le.PutUint32(h[8:], j.session)
@@ -231,7 +223,7 @@ func (j *journal) append(e *entry, slot boot.Slot, rel *release, buf []byte) (do
 		*next = n
 	case 2:
 		p := buf[:n]
-		j.blank(p)
+		j.area.Blank(p)
 		e.fields(&state.Fields{P: p})
 		le.PutUint32(p[12:], digest.CRC32(*crc, p[:12]))
 		err = j.area.Program(p, base+*next)

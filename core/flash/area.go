@@ -77,6 +77,16 @@ func (a *Area) ProgramSize() uint32 {
 	return a.dev.Geometry().ProgramSize
 }
 
+// Blank makes p what erased flash reads as.
+//
+//go:noinline
+func (a *Area) Blank(p []byte) {
+	b := a.Geometry().ErasedByte
+	for i := range p {
+		p[i] = b
+	}
+}
+
 // ReadAt fills p from off.
 func (a *Area) ReadAt(p []byte, off uint32) error {
 	if err := a.check(uint32(len(p)), off); err != nil {

@@ -28,8 +28,8 @@ type Sectors struct {
 
 // NewSectors wants an area of two sectors.
 func NewSectors(area flash.Area) (Sectors, error) {
-	g := area.Geometry()
-	if g.EraseSize < BufferSize || area.Size() != 2*g.EraseSize {
+	sector := area.EraseSize()
+	if sector < BufferSize || area.Size() != 2*sector {
 		return Sectors{}, ErrArea
 	}
 	return Sectors{area: area}, nil
@@ -176,7 +176,7 @@ func (s *Sectors) Save(r *Record, buf []byte) (done bool, err error) {
 		s.next, s.pos, s.crc = 0, 0, 0
 		n := s.padded(Size)
 		r.encode(buf[:Size], s.seq+1, &s.want)
-		s.fill(buf[Size:n])
+		s.area.Blank(buf[Size:n])
 		err = s.area.Program(buf[:n], s.base())
 		if err == nil && s.want.n == 0 {
 			s.step++
@@ -214,12 +214,6 @@ func (s *Sectors) Save(r *Record, buf []byte) (done bool, err error) {
 // base is where the sector that a save writes begins.
 func (s *Sectors) base() uint32 { return uint32(1-s.at) * s.area.EraseSize() }
 
-func (s *Sectors) fill(p []byte) {
-	for i := range p {
-		p[i] = s.area.Geometry().ErasedByte
-	}
-}
-
 // moveTrust programs the next piece of the trust store: of the new one, or of the
 // one that the newest copy has.
 func (s *Sectors) moveTrust(buf []byte) error {
@@ -242,7 +236,7 @@ func (s *Sectors) moveTrust(buf []byte) error {
 	default:
 		copy(p, buf[s.pos:s.pos+n]) // the last piece: nothing before it is needed any more
 	}
-	s.fill(p[n:])
+	s.area.Blank(p[n:])
 	if err := s.area.Program(p, s.base()+s.trustAt()+s.pos); err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ func main() {
 func use(a *flash.Area) {
 	board.Fill(buf[:])
 	board.Err(a.Erase(board.Input(), board.Input()))
+	a.Blank(buf[:])
 	board.Err(a.Program(buf[:], board.Input()))
 	board.Err(a.ReadAt(buf[:], board.Input()))
 	board.Err(a.Sync())
