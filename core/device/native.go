@@ -173,6 +173,8 @@ func (n *Native) window(u *Updater, length uint32) {
 func full(u *Updater) bool { return u.io.got == u.io.inTo-u.io.inFrom }
 
 // ok says whether an exchange ended in a whole answer that may be looked at.
+//
+//go:noinline
 func (n *Native) ok(u *Updater) bool {
 	return u.io.state == ioDone && u.io.head.Status == 200 && !u.io.head.Coded
 }

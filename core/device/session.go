@@ -24,6 +24,7 @@ func (u *Updater) nonceReady() bool {
 	return false
 }
 
+//go:noinline
 func (u *Updater) next() uint64 {
 	u.nonce++
 	if t := uint64(u.c.Port.Unix()) << 8; u.c.Store == nil && t > u.nonce {

@@ -141,6 +141,8 @@ func (u *Updater) Broken() {
 
 // send starts an exchange with the request that io.req and io.ranged describe; its
 // answer goes to [from, to) of the buffer.
+//
+//go:noinline
 func (u *Updater) send(from, to int) Need {
 	u.io.inFrom, u.io.inTo, u.io.got = uint16(from), uint16(to), 0
 	u.io.head, u.io.state = Head{}, ioSend
