@@ -2,16 +2,16 @@ package cbor
 
 import (
 	"bytes"
+	"embed"
 	"encoding/hex"
 	"errors"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
 	"unsafe"
+
+	"github.com/runnel-fota/runnel/core/internal/chiptest"
 )
 
 // rewrite reads any object with the Reader's own calls and writes it with the
@@ -138,19 +138,31 @@ func unhex(t testing.TB, s string) []byte {
 	return p
 }
 
-// TestMalformed reads testdata/malformed: a file an input, named after its one
-// defect, "OFFSET ERROR HEX".
+// shelf has a file an input, named after its one defect, "OFFSET ERROR HEX". It is
+// in the test's program: a chip has no folders.
+//
+//go:embed testdata/malformed/*.txt
+var shelf embed.FS
+
+func onShelf(t testing.TB) (names []string) {
+	t.Helper()
+	files, err := shelf.ReadDir("testdata/malformed")
+	if err != nil || len(files) < 30 {
+		t.Fatalf("%d files on the shelf, %v", len(files), err)
+	}
+	for _, f := range files {
+		names = append(names, f.Name())
+	}
+	return names
+}
+
 func TestMalformed(t *testing.T) {
 	names := map[string]Error{}
 	for e := ErrEnd; e <= ErrUse; e++ {
 		names[e.Error()] = e
 	}
-	files, err := filepath.Glob("testdata/malformed/*.txt")
-	if err != nil || len(files) < 30 {
-		t.Fatalf("%d files on the shelf, %v", len(files), err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+	for _, file := range onShelf(t) {
+		t.Run(strings.TrimSuffix(file, ".txt"), func(t *testing.T) {
 			offset, want, p := readMalformed(t, file, names)
 			_, got, at := rewrite(p)
 			if got != want || at != offset {
@@ -172,7 +184,7 @@ func TestMalformed(t *testing.T) {
 
 func readMalformed(t testing.TB, file string, names map[string]Error) (offset int, want Error, p []byte) {
 	t.Helper()
-	text, err := os.ReadFile(file)
+	text, err := shelf.ReadFile("testdata/malformed/" + file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,9 +391,9 @@ func TestErrorsHaveTexts(t *testing.T) {
 func TestNoAllocation(t *testing.T) {
 	p := unhex(t, "a3 00 82 01 20 01 62 c3bc 20 a1 00 f5")
 	buf := make([]byte, 64)
-	if n := testing.AllocsPerRun(10, func() {
-		var r Reader
-		var w Writer
+	var r Reader
+	var w Writer
+	if n := chiptest.Allocs(10, func() {
 		r.Begin(p)
 		w.Begin(buf)
 		one(&r, &w)
@@ -400,18 +412,12 @@ func FuzzRewrite(f *testing.F) {
 		"81 81 81 81 1b 0000000100000000", "a2 20 00 21 00", "a2 00 01 1900ff 02"} {
 		f.Add(unhex(f, s))
 	}
-	err := filepath.WalkDir("testdata/malformed", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
-			text, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			f.Add(unhex(f, strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")[2]))
+	for _, file := range onShelf(f) {
+		text, err := shelf.ReadFile("testdata/malformed/" + file)
+		if err != nil {
+			f.Fatal(err)
 		}
-		return err
-	})
-	if err != nil {
-		f.Fatal(err)
+		f.Add(unhex(f, strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")[2]))
 	}
 	f.Fuzz(func(t *testing.T, p []byte) {
 		out, err, at := rewrite(p)

@@ -11,6 +11,8 @@ import (
 	"math/rand"
 	"testing"
 	"unsafe"
+
+	"github.com/runnel-fota/runnel/core/internal/chiptest"
 )
 
 func TestSizes(t *testing.T) {
@@ -123,7 +125,7 @@ func TestNoAllocation(t *testing.T) {
 	m.SetKey(data[:32])
 	var s5 SHA512
 	var d5 [Size512]byte
-	if n := testing.AllocsPerRun(10, func() {
+	if n := chiptest.Allocs(10, func() {
 		m.Begin()
 		m.Write(data)
 		m.Sum(&out)

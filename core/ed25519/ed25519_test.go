@@ -10,6 +10,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/runnel-fota/runnel/core/internal/chiptest"
 	"github.com/runnel-fota/runnel/core/manifest"
 )
 
@@ -448,7 +449,7 @@ func TestState(t *testing.T) {
 	key, message := []byte(secret[32:]), make([]byte, 100)
 	sig := ed25519.Sign(secret, message)
 	var v Verifier
-	if n := testing.AllocsPerRun(10, func() { v.Verify(AlgEdDSA, key, sig, message[:7], message[7:]) }); n != 0 {
+	if n := chiptest.Allocs(10, func() { v.Verify(AlgEdDSA, key, sig, message[:7], message[7:]) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }

@@ -4,9 +4,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"os"
 	"reflect"
 	"testing"
+
+	"github.com/runnel-fota/runnel/core/internal/chiptest"
 )
 
 func TestSeqCRC(t *testing.T) {
@@ -20,10 +21,6 @@ func TestSeqCRC(t *testing.T) {
 // TestSelectVectors holds Select against 1,200 cases that a real bootloader
 // decided when its code was executed.
 func TestSelectVectors(t *testing.T) {
-	raw, err := os.ReadFile("testdata/otadata-select-vectors.json")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var cases []struct {
 		E0, E1, After0, After1 string
 		AppCount               uint32 `json:"app_count"`
@@ -32,7 +29,7 @@ func TestSelectVectors(t *testing.T) {
 		InitialContents        int   `json:"initial_contents"`
 		Ops                    []string
 	}
-	if err := json.Unmarshal(raw, &cases); err != nil {
+	if err := json.Unmarshal(chiptest.Read(t, "testdata/otadata-select-vectors.json"), &cases); err != nil {
 		t.Fatal(err)
 	}
 	if len(cases) != 1200 {

@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
-	"os"
 	"strings"
 	"testing"
 
 	"github.com/runnel-fota/runnel/core/digest"
+	"github.com/runnel-fota/runnel/core/internal/chiptest"
 )
 
 func sample() Page {
@@ -22,10 +22,7 @@ func sample() Page {
 
 // The vector of docs/format/factory.md.
 func TestGolden(t *testing.T) {
-	text, err := os.ReadFile("testdata/page.hex")
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := chiptest.Read(t, "testdata/page.hex")
 	want, err := hex.DecodeString(strings.Join(strings.Fields(string(text)), ""))
 	if err != nil {
 		t.Fatal(err)

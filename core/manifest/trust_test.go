@@ -3,6 +3,8 @@ package manifest
 import (
 	"bytes"
 	"testing"
+
+	"github.com/runnel-fota/runnel/core/internal/chiptest"
 )
 
 func accept(t *testing.T, store TrustReader, envelope []byte, v Verifier) (*Acceptance, Error, int) {
@@ -311,7 +313,7 @@ func TestNoAllocation(t *testing.T) {
 	var m Manifest
 	var r TrustReader = store
 	var yes Verifier = liar{}
-	n := testing.AllocsPerRun(10, func() {
+	n := chiptest.Allocs(10, func() {
 		e.Parse(p)
 		a.Begin(&e, &l, r)
 		a.Step(yes)

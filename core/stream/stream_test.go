@@ -8,13 +8,13 @@ import (
 	"encoding/json"
 	"errors"
 	"math/rand"
-	"os"
 	"strconv"
 	"testing"
 	"unsafe"
 
 	"github.com/runnel-fota/runnel/core/digest"
 	"github.com/runnel-fota/runnel/core/flash"
+	"github.com/runnel-fota/runnel/core/internal/chiptest"
 )
 
 const vectors = "../../testdata/vectors/native/"
@@ -161,11 +161,7 @@ func TestWholeFile(t *testing.T) {
 
 func load(t *testing.T, name string, v any) {
 	t.Helper()
-	text, err := os.ReadFile(vectors + name)
-	if err == nil {
-		err = json.Unmarshal(text, v)
-	}
-	if err != nil {
+	if err := json.Unmarshal(chiptest.Read(t, vectors+name), v); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -476,7 +472,7 @@ func TestNoAllocation(t *testing.T) {
 	var v Verifier
 	var w Walk
 	var h digest.SHA256
-	if n := testing.AllocsPerRun(10, func() {
+	if n := chiptest.Allocs(10, func() {
 		v.Begin(Shape{1000, 256}, &hashes[0])
 		v.Accept(records[0], &h)
 		w.Begin(Shape{1000, 256}, 1, &hashes[1])

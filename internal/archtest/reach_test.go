@@ -37,7 +37,7 @@ func TestCheckProgramsReachCore(t *testing.T) {
 	}
 	reached, missed := 0, 0
 	for _, dir := range dirs {
-		if dir == "flash/flashtest" {
+		if strings.HasSuffix(dir, "test") { // a helper of tests
 			continue
 		}
 		core, err := l.Import(module + "/core/" + dir)

@@ -101,7 +101,7 @@ func within(p, dir string) bool {
 
 // device is code that runs on the chip: core without tests and test helpers.
 func (f *goFile) device() bool {
-	return within(f.dir, "core") && !f.test && !within(f.dir, "core/flash/flashtest")
+	return within(f.dir, "core") && !f.test && !strings.HasSuffix(f.dir, "test")
 }
 
 // imported is one import: its path, and the folder where it is ours.

@@ -70,6 +70,23 @@ func (tc *Toolchain) Build(ctx context.Context, b Build) (sizes string, err erro
 	return string(out), nil
 }
 
+// BuildTests links a package's tests, and says their names and ends as they run. They
+// have a heap, which the target names; all else is as firmware has it.
+func (tc *Toolchain) BuildTests(ctx context.Context, b Build) error {
+	target, err := tc.target(b)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(target)
+	cmd := tc.command(ctx, b.Module, "test", "-c", "-v", "-short", "-target="+target, "-opt=z", "-o", b.Output, b.Package)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", b.Package, err, bytes.TrimSpace(said.Bytes()))
+	}
+	return nil
+}
+
 func (tc *Toolchain) command(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(tc.dir, "bin", "tinygo"), args...)
 	cmd.Dir = dir

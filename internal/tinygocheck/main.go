@@ -7,6 +7,7 @@
 // it does). The programs under check/refuse allocate, one way each: that the
 // linker refuses them is what shows that the check can fail. Those under
 // check/measure are run on QEMU with -measure: they count instructions and stack.
+// With -test it runs core's own tests on QEMU, compiled by TinyGo.
 //
 // It needs what tools/tinygo/setup.sh needs; docs/design/tinygo.md says why.
 package main
@@ -38,6 +39,8 @@ func run(ctx context.Context, args []string) int {
 	strict := flags.Bool("strict", false, "fail where a size grew past the committed one by more than the tolerance")
 	update := flags.Bool("update", false, "write the sizes to the committed file")
 	measured := flags.Bool("measure", false, "run the programs under check/measure on QEMU, and print what they say")
+	tested := flags.Bool("test", false, "run core's tests inside an emulated chip")
+	chip := flags.String("chip", "m0", "with -test: whose instructions they are compiled to: m0, m3, or m0,m3")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return 0
@@ -49,9 +52,12 @@ func run(ctx context.Context, args []string) int {
 		fmt.Fprintf(os.Stderr, "error: -run: %v\n", err)
 		return 2
 	}
-	if *measured {
+	switch {
+	case *measured:
 		err = measure(ctx, match)
-	} else {
+	case *tested:
+		err = testInChip(ctx, os.Stdout, match, strings.Split(*chip, ","))
+	default:
 		err = check(ctx, match, *strict, *update)
 	}
 	if err != nil {
@@ -206,13 +212,16 @@ func listPrograms(root string) (programs, refused, missing []string, err error) 
 		return nil, nil, nil, err
 	}
 	for _, p := range core {
-		// Test helpers are for hosts; they may use the standard library.
-		if p != "flash/flashtest" && !have[p] {
+		if !helper(p) && !have[p] {
 			missing = append(missing, "core/"+p)
 		}
 	}
 	return programs, refused, missing, nil
 }
+
+// helper says whether a core package is for tests: those may use the standard
+// library.
+func helper(p string) bool { return strings.HasSuffix(p, "test") }
 
 // foldersWithGo lists the folders below base that hold a Go file which is not a
 // test, relative and with slashes.

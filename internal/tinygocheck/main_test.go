@@ -95,3 +95,84 @@ func TestGrowthIsSeen(t *testing.T) {
 		t.Errorf("failed %d, grown %v", failed, grown)
 	}
 }
+
+// What is there has tests for the chip, or a reason why not.
+func TestEveryPackageIsAccountedFor(t *testing.T) {
+	root, err := findRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	suites, err := findSuites(root)
+	if err != nil || len(suites) < 10 {
+		t.Fatalf("%d packages, %v", len(suites), err)
+	}
+	reasons, err := readHostOnly(hostOnly(root))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := account(suites, reasons); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAccount(t *testing.T) {
+	with, without := suite{pkg: "a", inChip: []string{"TestX"}}, suite{pkg: "a", onHost: []string{"TestX"}}
+	for _, c := range []struct {
+		name    string
+		suites  []suite
+		reasons map[string]string
+		want    string
+	}{
+		{"tests for the chip", []suite{with}, nil, ""},
+		{"a reason", []suite{without}, map[string]string{"a": "it has"}, ""},
+		{"neither", []suite{without}, nil, "core/a has no test"},
+		{"both", []suite{with}, map[string]string{"a": "it had"}, "take it out"},
+		{"a reason for nothing", nil, map[string]string{"b": "it was"}, "core/b, which is not there"},
+	} {
+		err := account(c.suites, c.reasons)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+func TestFindTestsKnowsTheChipsFiles(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"a_test.go": "package a\n\nfunc TestA(t *testing.T) {}\nfunc (x) TestNo() {}\nfunc Testing() {}\nfunc TestMain(m *testing.M) {}\nfunc FuzzA(f *testing.F) {}\n",
+		"b_test.go": "//go:build !tinygo\n\npackage a\n\nfunc TestB(t *testing.T) {}\n",
+		"c_test.go": "//go:build !tinygo || semihosting\n\npackage a\n\nfunc TestC(t *testing.T) {}\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := findTests(filepath.Dir(dir), filepath.Base(dir))
+	if err != nil || strings.Join(s.inChip, " ") != "TestA TestC" || strings.Join(s.onHost, " ") != "TestB" {
+		t.Errorf("in the chip %v, on hosts %v, %v", s.inChip, s.onHost, err)
+	}
+}
+
+// A run counts only if each test that the files declare has passed.
+func TestJudge(t *testing.T) {
+	for _, c := range []struct {
+		name, said string
+		ended      error
+		want       string
+	}{
+		{"all", "--- PASS: TestA (0.00s)\n    --- PASS: TestB/x (0.00s)\n--- PASS: TestB (1.00s)\nPASS\n", nil, ""},
+		{"nothing", "PASS\n", nil, "passed: ;"},
+		{"one is missing", "--- PASS: TestA (0.00s)\nPASS\n", nil, "passed: TestA;"},
+		{"only a subtest", "--- PASS: TestA (0.00s)\n    --- PASS: TestB/x (0.00s)\nPASS\n", nil, "passed: TestA;"},
+		{"one failed", "--- PASS: TestA (0.00s)\n    why\n--- FAIL: TestB (0.00s)\n", nil, "failed: TestB\nwhy"},
+		{"the program died", "--- PASS: TestA (0.00s)\npanic: gone\n", errors.New("exit status 1"), "panic: gone"},
+		{"it died at its end", "--- PASS: TestA (0.00s)\n--- PASS: TestB (0.00s)\n", errors.New("exit status 1"), "exit status 1"},
+	} {
+		r := chipRun{suite: suite{pkg: "a", inChip: []string{"TestB", "TestA"}}, said: c.said}
+		r.passed, r.failed = outcomes(c.said)
+		err := r.judge(c.ended)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}

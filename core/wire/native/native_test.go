@@ -6,12 +6,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"os"
 	"reflect"
 	"testing"
 	"unsafe"
 
 	"github.com/runnel-fota/runnel/core/digest"
+	"github.com/runnel-fota/runnel/core/internal/chiptest"
 )
 
 func unhex(t testing.TB, s string) []byte {
@@ -38,11 +38,7 @@ type vectors struct {
 func load(t testing.TB) *vectors {
 	t.Helper()
 	v := new(vectors)
-	text, err := os.ReadFile("../../../testdata/vectors/native/exchange.json")
-	if err == nil {
-		err = json.Unmarshal(text, v)
-	}
-	if err != nil {
+	if err := json.Unmarshal(chiptest.Read(t, "../../../testdata/vectors/native/exchange.json"), v); err != nil {
 		t.Fatal(err)
 	}
 	return v
@@ -466,7 +462,7 @@ func TestNoAllocation(t *testing.T) {
 	poll := samples()["poll-full"].(*Poll)
 	var a Answer
 	var buf [MaxBody]byte
-	if n := testing.AllocsPerRun(10, func() {
+	if n := chiptest.Allocs(10, func() {
 		if _, err := poll.Encode(buf[:], device); err != 0 {
 			t.Error(err)
 		}

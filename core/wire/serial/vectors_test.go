@@ -3,8 +3,9 @@ package serial
 import (
 	"encoding/hex"
 	"encoding/json"
-	"os"
 	"testing"
+
+	"github.com/runnel-fota/runnel/core/internal/chiptest"
 )
 
 // scripted is a line on which the bridge says what the vectors have, each frame when
@@ -50,10 +51,7 @@ func (s *scripted) Get(uint32) (byte, bool) {
 }
 
 func readVectors(t *testing.T) []vector {
-	text, err := os.ReadFile("../../../testdata/vectors/serial.json")
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := chiptest.Read(t, "../../../testdata/vectors/serial.json")
 	var all struct{ Frames []vector }
 	if err := json.Unmarshal(text, &all); err != nil || len(all.Frames) < 20 {
 		t.Fatal(len(all.Frames), err)

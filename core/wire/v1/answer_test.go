@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"github.com/runnel-fota/runnel/core/internal/chiptest"
 )
 
 func read(k Kind, chunk []byte, text string, piece int) (*Answer, error) {
@@ -212,7 +214,7 @@ func TestMemory(t *testing.T) {
 	text := []byte(`{"chunk_number":1,"data":"` + base64.StdEncoding.EncodeToString(make([]byte, 1024)) + `","mac":"` + hash + `"}`)
 	var a Answer
 	var out [32]byte
-	if n := testing.AllocsPerRun(20, func() {
+	if n := chiptest.Allocs(20, func() {
 		if _, err := w.Chunk(buf, 1, 2, 3); err != nil {
 			t.Fatal(err)
 		}
