@@ -23,6 +23,7 @@ func rules(fsys fs.FS) map[string]func(*tree) []violation {
 		"core-modules":    checkCoreModules,
 		"dependencies":    checkDependencies,
 		"exit":            checkExit,
+		"firmware":        checkFirmware,
 		"fuzz":            checkFuzz,
 		"imports":         checkImports,
 		"interfaces":      checkInterfaces,

@@ -82,6 +82,35 @@ func checkSim(t *tree) []violation {
 	return found
 }
 
+// checkFirmware: what is in a chip is core, firmware, and what TinyGo gives. (What
+// allocates, the linker refuses.)
+func checkFirmware(t *tree) []violation {
+	var found []violation
+	for _, f := range t.files {
+		if f.test || !within(f.dir, "firmware") {
+			continue
+		}
+		for _, i := range f.imports() {
+			switch {
+			case within(i.ours, "core"), within(i.ours, "firmware"), i.ours == "" && mayReach(i.path):
+			case i.ours != "":
+				found = append(found, t.at(i.spec, "firmware may not import "+i.ours+": what a chip runs is in core and firmware"))
+			default:
+				found = append(found, t.at(i.spec, "firmware may not import "+i.path+": only core, firmware, what core may, and what registers are reached with"))
+			}
+		}
+	}
+	return found
+}
+
+// chipStd is what firmware reaches registers with.
+var chipStd = map[string]bool{"unsafe": true, "device/arm": true, "runtime/volatile": true}
+
+func mayReach(path string) bool {
+	_, ok := coreStd[path]
+	return ok || chipStd[path]
+}
+
 // checkTestHelpers: what is for tests stays out of the program.
 func checkTestHelpers(t *tree) []violation {
 	var found []violation
