@@ -53,6 +53,19 @@ core-go1.23: ## core with the oldest Go that it promises (fetched at first use)
 tinygo-check: ## link core for a microcontroller without a heap (docs/design/tinygo.md)
 	go run ./internal/tinygocheck
 
+.PHONY: tinygo
+tinygo: ## set up what builds and runs firmware: packages where root or sudo is there, then the tool chain, cached
+	bash tools/tinygo/install.sh
+
+.PHONY: test-qemu
+test-qemu: ## firmware in emulated chips, and core's tests inside them, as a Cortex-M0 and an M3; figures last
+	CI=true go run ./internal/devtest -run firmware
+	go run ./internal/tinygocheck -test -chip m3
+
+.PHONY: torture-qemu
+torture-qemu: ## 200 power cuts inside emulated chips; RUNNEL_QEMU_CUTS=N for another number; figures last
+	CI=true RUNNEL_QEMU_CUTS=$${RUNNEL_QEMU_CUTS:-200} go test -timeout 120m -count=1 -v -run Torture ./sim/qemu
+
 .PHONY: size
 size: ## flash and RAM of each core package; fails where one grew
 	go run ./internal/tinygocheck -strict

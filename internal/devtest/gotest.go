@@ -27,6 +27,8 @@ type ledger struct {
 	ran    map[string]int // times passed
 	failed map[string]int
 	skip   map[string]string // name to reason
+	keep   bool              // what tests that pass log is kept: it has figures
+	said   []string          // it, a line each
 }
 
 func newLedger() *ledger {
@@ -144,6 +146,9 @@ func (t *tally) take(ev event, w io.Writer, l *ledger, text map[string]*strings.
 		if ev.Test != "" {
 			t.passed++
 			l.ran[name]++
+			if l.keep {
+				l.said = append(l.said, logged(ev.Test, out)...)
+			}
 			return
 		}
 		fmt.Fprintf(w, "ok    %-60s %6.1f s\n", shortPackage(ev.Package), ev.Elapsed)
@@ -175,6 +180,17 @@ func (t *tally) take(ev event, w io.Writer, l *ledger, text map[string]*strings.
 			l.skip[name] = reason(out)
 		}
 	}
+}
+
+// logged are the lines that a test printed about itself.
+func logged(test, out string) (lines []string) {
+	for _, line := range strings.Split(out, "\n") {
+		line = strings.TrimSpace(line)
+		if line != "" && !strings.HasPrefix(line, "=== ") && !strings.HasPrefix(line, "--- ") {
+			lines = append(lines, test+": "+line)
+		}
+	}
+	return lines
 }
 
 // reason is the last line that a skipped test printed about itself.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -92,5 +93,39 @@ func TestSkipReason(t *testing.T) {
 	_, _, skips := l.totals()
 	if len(skips) != 1 || skips[0].name != pkg+".TestA" || skips[0].why != "x.go:9: SKIPPED, NOT TESTED: no qemu" {
 		t.Errorf("got %v", skips)
+	}
+}
+
+// What a test that passes logs is figures where somebody wants them.
+func TestFiguresAreKept(t *testing.T) {
+	in := lines(ev("run", "TestA", ""), ev("output", "TestA", `=== RUN   TestA\n`), ev("output", "TestA", `    a_test.go:9: 20 cuts\n`),
+		ev("output", "TestA", `--- PASS: TestA (0.00s)\n`), ev("pass", "TestA", ""), ev("pass", "", ""))
+	for _, keep := range []bool{false, true} {
+		l := newLedger()
+		l.keep = keep
+		if _, err := readEvents(strings.NewReader(in), &bytes.Buffer{}, l); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(l.said, "|"); keep && got != "TestA: a_test.go:9: 20 cuts" || !keep && got != "" {
+			t.Errorf("kept %v: %q", keep, got)
+		}
+	}
+}
+
+// The emulated packages are there, and in no other step.
+func TestEmulatedPackages(t *testing.T) {
+	root, err := findRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := []string{"github.com/runnel-fota/runnel/core/boot", "github.com/runnel-fota/runnel/sim/qemuother"}
+	for _, p := range emulated {
+		if tests, err := filepath.Glob(filepath.Join(root, p, "*_test.go")); err != nil || len(tests) == 0 {
+			t.Errorf("%s has no tests: %v", p, err)
+		}
+		all = append(all, "github.com/runnel-fota/runnel/"+p)
+	}
+	if got := without(all, emulated); len(got) != 2 {
+		t.Errorf("left: %v", got)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -30,6 +31,7 @@ var steps = []step{
 	{"race", "the same tests under the race detector", stepRace},
 	{"demo", "runnel demo --json, and its figures within their bounds", stepDemo},
 	{"tinygo-check", "core links for a microcontroller without a heap", stepTinyGo},
+	{"firmware", "firmware in an emulated chip, and core's tests inside it", stepFirmware},
 	{"fuzz", "new inputs for every fuzz target", stepFuzz},
 }
 
@@ -106,13 +108,19 @@ func stepVet(ctx context.Context, e *env) result {
 	if err := e.command(ctx, ".", "go", "vet", "./...", "./core/...").Run(); err != nil {
 		return fail("go vet: %v", err)
 	}
-	cmd := e.command(ctx, "tools/tinygo/check", "go", "vet", "./...")
-	cmd.Env = append(cmd.Env, "GOWORK=off")
-	if err := cmd.Run(); err != nil {
-		return fail("go vet in tools/tinygo/check: %v", err)
+	for _, module := range otherModules {
+		cmd := e.command(ctx, module, "go", "vet", "./...")
+		cmd.Env = append(cmd.Env, "GOWORK=off")
+		if err := cmd.Run(); err != nil {
+			return fail("go vet in %s: %v", module, err)
+		}
 	}
 	return pass("")
 }
+
+// otherModules are not in the workspace. Of firmware they see what is not for TinyGo
+// only: the rest is compiled by the step of its name.
+var otherModules = []string{"tools/tinygo/check", "firmware"}
 
 func stepStaticcheck(ctx context.Context, e *env) result {
 	bin, err := buildStaticcheck(ctx, e)
@@ -122,10 +130,12 @@ func stepStaticcheck(ctx context.Context, e *env) result {
 	if err := e.command(ctx, ".", bin, "./...", "./core/...").Run(); err != nil {
 		return fail("staticcheck: %v", err)
 	}
-	cmd := e.command(ctx, "tools/tinygo/check", bin, "./...")
-	cmd.Env = append(cmd.Env, "GOWORK=off")
-	if err := cmd.Run(); err != nil {
-		return fail("staticcheck in tools/tinygo/check: %v", err)
+	for _, module := range otherModules {
+		cmd := e.command(ctx, module, bin, "./...")
+		cmd.Env = append(cmd.Env, "GOWORK=off")
+		if err := cmd.Run(); err != nil {
+			return fail("staticcheck in %s: %v", module, err)
+		}
 	}
 	return pass("")
 }
@@ -179,8 +189,12 @@ func stepOldGo(ctx context.Context, e *env) result {
 }
 
 func stepTest(ctx context.Context, e *env) result {
+	packages, err := e.hostPackages(ctx)
+	if err != nil {
+		return fail("go list: %v", err)
+	}
 	// Vet has a step of its own.
-	return goTest(ctx, e, nil, "-vet=off", "./...", "./core/...")
+	return goTest(ctx, e, nil, append([]string{"-vet=off", "-skip", emulatedTests}, packages...)...)
 }
 
 func stepRace(ctx context.Context, e *env) result {
@@ -202,20 +216,96 @@ func stepRace(ctx context.Context, e *env) result {
 	if err := probe.Run(); err != nil {
 		return e.missing("no race detector for this platform: %s", bytes.TrimSpace(said.Bytes()))
 	}
-	return goTest(ctx, e, []string{"CGO_ENABLED=1"}, "-vet=off", "-race", "-short", "./...", "./core/...")
+	packages, err := e.hostPackages(ctx)
+	if err != nil {
+		return fail("go list: %v", err)
+	}
+	return goTest(ctx, e, []string{"CGO_ENABLED=1"}, append([]string{"-vet=off", "-race", "-short", "-skip", emulatedTests}, packages...)...)
 }
 
 // tinyGoPrograms are what tools/tinygo/setup.sh can't do without.
 var tinyGoPrograms = []string{"bash", "gcc", "clang-19", "ld.lld-19", "arm-none-eabi-gcc"}
 
-func stepTinyGo(ctx context.Context, e *env) result {
-	for _, p := range tinyGoPrograms {
+// lacks is the first program that is not here, "" if all are.
+func lacks(programs ...string) string {
+	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {
-			return e.missing("%s not found; docs/design/tinygo.md lists what to install", p)
+			return p
 		}
+	}
+	return ""
+}
+
+func stepTinyGo(ctx context.Context, e *env) result {
+	if p := lacks(tinyGoPrograms...); p != "" {
+		return e.missing("%s not found; 'make tinygo' installs it, docs/design/tinygo.md says what for", p)
 	}
 	if err := e.command(ctx, ".", "go", "run", "./internal/tinygocheck").Run(); err != nil {
 		return fail("tinygocheck: %v", err)
 	}
 	return pass("")
+}
+
+// emulated are the packages whose tests run firmware in an emulator, and emulatedTests
+// such tests of others, those in emulatedIn. They have a step of their own: they take
+// minutes, and the race detector sees nothing of a chip.
+var emulated = []string{"sim/minimal", "sim/qemu"}
+
+const (
+	emulatedTests = "^TestEmulated"
+	emulatedIn    = "./cmd/runnel"
+)
+
+// hostPackages are all others.
+func (e *env) hostPackages(ctx context.Context) ([]string, error) {
+	out, err := e.output(ctx, ".", "go", "list", "./...", "./core/...")
+	if err != nil {
+		return nil, err
+	}
+	return without(strings.Fields(out), emulated), nil
+}
+
+// without are the packages but for some of ours.
+func without(packages, ours []string) (list []string) {
+	for _, p := range packages {
+		if !slices.Contains(ours, shortPackage(p)) {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// firmwareTime ends a step that hangs.
+const firmwareTime = 40 * time.Minute
+
+func stepFirmware(ctx context.Context, e *env) result {
+	if p := lacks(append([]string{"qemu-system-arm"}, tinyGoPrograms...)...); p != "" {
+		return e.missing("%s not found; 'make tinygo' installs it. No firmware was run", p)
+	}
+	ctx, cancel := context.WithTimeout(ctx, firmwareTime)
+	defer cancel()
+	args := []string{"-vet=off", "-timeout", firmwareTime.String(), "-p", "1"}
+	all := slices.Clone(args)
+	for _, p := range emulated {
+		all = append(all, "./"+p)
+	}
+	e.tests.keep = true
+	runs := []result{
+		goTest(ctx, e, nil, all...),
+		goTest(ctx, e, nil, append(args, "-run", emulatedTests, emulatedIn)...),
+	}
+	e.tests.keep = false
+	inside := e.command(ctx, ".", "go", "run", "./internal/tinygocheck", "-test").Run()
+	for _, line := range e.tests.said {
+		fmt.Fprintln(e.out, line)
+	}
+	for _, r := range runs {
+		if r.outcome != passed {
+			return r
+		}
+	}
+	if inside != nil {
+		return fail("core's tests inside the chip: %v", inside)
+	}
+	return pass(runs[0].note + "; " + emulatedIn + ": " + runs[1].note)
 }
