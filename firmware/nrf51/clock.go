@@ -50,8 +50,12 @@ func Nap(ms uint32) {
 	for reg(nap+0x140).Get() == 0 {
 		arm.Asm("wfi")
 		if reg(guard+0x140).Get() != 0 {
-			arm.Asm("cpsie i") // the guard's is served here
+			// The guard's is served here. The nap's own may be pending by now, comes
+			// first, and has no handler: it is disabled meanwhile.
+			reg(nvic + 0x180).Set(1 << 9)
+			arm.Asm("cpsie i")
 			arm.Asm("cpsid i")
+			reg(nvic + 0x100).Set(1 << 9)
 		}
 	}
 	reg(nvic + 0x180).Set(1 << 9) // ICER
