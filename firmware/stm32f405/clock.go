@@ -13,7 +13,7 @@ import (
 const (
 	hclk      = 168_000_000
 	apb2      = hclk / 2
-	tick      = 10_000 // us, a period of SysTick
+	tick      = 80_000 // us, a period of SysTick: its 24 bits hold no more than 99 ms
 	tickLoad  = hclk/1_000_000*tick - 1
 	perMicro  = hclk / 1_000_000
 	pllConfig = 16 | 336<<6 | 7<<24 // 16 MHz / 16 * 336 / 2; and / 7 = 48 MHz for the RNG

@@ -31,7 +31,7 @@ const (
 )
 
 // ready waits until a register shows all bits of mask, for a while: what QEMU does not
-// model reads as 0. A PLL locks in 300 us (datasheet, 5.3.10): 4,800 periods of 16 MHz.
+// model reads as 0. A PLL locks in 300 us (datasheet): 4,800 periods of 16 MHz.
 func ready(r *volatile.Register32, mask uint32) bool {
 	for i := 0; i < 2000; i++ {
 		if r.Get()&mask == mask {

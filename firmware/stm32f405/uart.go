@@ -40,10 +40,10 @@ func (u *UART) Get(ms uint32) (byte, bool) {
 	}
 }
 
-// pause is short beside the 87 us that a byte takes; an emulator needs some time to bring
-// the next one.
+// pause takes some 10 us, of the 87 that a byte takes; an emulator needs some time to
+// bring the next one.
 func pause() {
-	for i := 0; i < 64; i++ {
+	for i := 0; i < 512; i++ {
 		arm.Asm("nop")
 	}
 }

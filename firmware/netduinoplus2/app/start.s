@@ -56,7 +56,7 @@ Start:
 .equ HANDOVER, 0x2000FFE0
 .equ PANIC,    0x50414E49
 .equ WATCHDOG, 0x57444F47
-.equ PERIODS,  800          // of 10 ms
+.equ PERIODS,  100          // of 80 ms (firmware/stm32f405/clock.go)
 
 // Any fault, and a panic of a Go program, which is an undefined instruction. The
 // stack may be what is broken, so none is used.
@@ -74,7 +74,7 @@ Leave:
     dsb
 1:  b 1b
 
-// Every 10 ms: the clock's count, and the guard's. After 8 s without Feed the image
+// Every 80 ms: the clock's count, and the guard's. After 8 s without Feed the image
 // is taken for stuck.
 .section .text.Tick
 .global Tick
