@@ -67,8 +67,9 @@ torture-qemu: ## 200 power cuts inside emulated chips; RUNNEL_QEMU_CUTS=N for an
 	CI=true RUNNEL_QEMU_CUTS=$${RUNNEL_QEMU_CUTS:-200} go test -timeout 120m -count=1 -v -run Torture ./sim/qemu
 
 .PHONY: size
-size: ## flash and RAM of each core package; fails where one grew
+size: ## flash, RAM, stack and longest Step of core and firmware, against what they may take; writes firmware/size.json
 	go run ./internal/tinygocheck -strict
+	go run ./sim/qemu/size
 
 .PHONY: size-update
 size-update: ## accept the sizes of now

@@ -307,5 +307,8 @@ func stepFirmware(ctx context.Context, e *env) result {
 	if inside != nil {
 		return fail("core's tests inside the chip: %v", inside)
 	}
+	if err := e.command(ctx, ".", "go", "run", "./sim/qemu/size").Run(); err != nil {
+		return fail("the firmware's size: %v", err)
+	}
 	return pass(runs[0].note + "; " + emulatedIn + ": " + runs[1].note)
 }

@@ -5,9 +5,11 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/factory"
+	"github.com/runnel-fota/runnel/sim/labserver"
 	"github.com/runnel-fota/runnel/sim/nor"
 )
 
@@ -78,4 +80,23 @@ func (k *NetduinoKit) Flash(image []byte, page *factory.Page, seed uint64) (*nor
 		return nil, err
 	}
 	return c, c.Load(m.Factory, p)
+}
+
+// NewNetduino is a board with an image in slot 0, and a server with nothing on offer
+// whose device it is. seed is that of all that is random.
+func (k *NetduinoKit) NewNetduino(image []byte, seed uint64) (*Lab, *labserver.Book, error) {
+	book, err := labserver.NewBook()
+	if err != nil {
+		return nil, nil, err
+	}
+	book.Raw = true
+	page := factory.Page{Device: []byte(labserver.Device), Product: []byte(labserver.Product), Hardware: []byte(labserver.Hardware),
+		Secret: &book.Secret, Roots: book.Baked()}
+	chip, err := k.Flash(image, &page, seed)
+	if err != nil {
+		return nil, nil, err
+	}
+	lab := NewHostLab(&Chip{Board: Netduino, Flash: bytes.Clone(k.App.Image)},
+		&HostFlash{NOR: chip, Seed: rand.New(rand.NewPCG(seed, 0x73656564))}, labserver.New(book))
+	return lab, book, nil
 }

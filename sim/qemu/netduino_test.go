@@ -2,13 +2,10 @@ package qemu
 
 import (
 	"bytes"
-	"math/rand/v2"
 	"sync"
 	"testing"
 
 	"github.com/runnel-fota/runnel/core/boot"
-	"github.com/runnel-fota/runnel/core/factory"
-	"github.com/runnel-fota/runnel/sim/labserver"
 )
 
 var netduinoBuilt struct {
@@ -46,21 +43,12 @@ const short = 16 << 10
 func newHostBench(t *testing.T, seed uint64, size int) *hostBench {
 	t.Helper()
 	t.Logf("seed %d", seed)
-	book, err := labserver.NewBook()
-	if err != nil {
+	b := &hostBench{rig: rig{t: t}, kit: netduino(t), size: size, images: map[string][]byte{}}
+	var err error
+	if b.Lab, b.book, err = b.kit.NewNetduino(b.build("1.0.0", Healthy), seed); err != nil {
 		t.Fatal(err)
 	}
-	book.Raw = true
-	b := &hostBench{rig: rig{t: t, book: book}, kit: netduino(t), size: size, images: map[string][]byte{}}
-	page := factory.Page{Device: []byte(labserver.Device), Product: []byte(labserver.Product), Hardware: []byte(labserver.Hardware),
-		Secret: &book.Secret, Roots: book.Baked()}
-	chip, err := b.kit.Flash(b.build("1.0.0", Healthy), &page, seed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.page = bytes.Clone(chip.Raw()[NetduinoMap.Factory:][:NetduinoMap.Sector])
-	b.Lab = NewHostLab(&Chip{Board: Netduino, Flash: bytes.Clone(b.kit.App.Image)},
-		&HostFlash{NOR: chip, Seed: rand.New(rand.NewPCG(seed, 0x73656564))}, labserver.New(book))
+	b.page = bytes.Clone(b.Flash.NOR.Raw()[NetduinoMap.Factory:][:NetduinoMap.Sector])
 	b.OnEnd = b.measure
 	return b
 }
@@ -89,11 +77,8 @@ func (b *hostBench) release(version string, sequence uint32, chunk int, f Fault)
 func (b *hostBench) measure(c *Chip) {
 	s := b.kit.App.Symbols
 	bottom, top := s["_stack_bottom"]-c.Board.RAM.Base, s["_stack_top"]-c.Board.RAM.Base
-	low := bottom
-	for low < top && c.RAM[low] == 0xA5 {
-		low++
-	}
-	b.stack, b.static = max(b.stack, int(top-low)), int(s["_ebss"]-s["_stack_top"])
+	b.stack = max(b.stack, HighWater(c.RAM[bottom:top]))
+	b.static = int(s["_ebss"] - s["_stack_top"])
 }
 
 // spare is how much of the stack is to stay unused, bytes.

@@ -53,12 +53,12 @@ func (f *Firmware) Shares() ([]Share, error) {
 // paint is what an image's start fills its stack with (firmware/microbit/app/start.s).
 const paint = 0xA5
 
-// HighWater is how deep a stack went that begins at top in RAM and grows down to its
-// first byte: what is not painted any more. Bytes.
-func HighWater(ram []byte, top uint32) int {
-	for i := range top {
-		if ram[i] != paint {
-			return int(top - i)
+// HighWater is how deep a stack went that grows down to its first byte: what is not
+// painted any more. Bytes.
+func HighWater(stack []byte) int {
+	for i, b := range stack {
+		if b != paint {
+			return len(stack) - i
 		}
 	}
 	return 0

@@ -59,6 +59,9 @@ func run(ctx context.Context) error {
 	return report(os.Stdout, all, budgets)
 }
 
+// programs weighs the boards, one after the other.
+var programs = []func(context.Context, *qemu.Builder) ([]program, error){microbit, netduino}
+
 // program is one that was weighed. Bytes, but for Step.
 type program struct {
 	Board    string       `json:"board"`

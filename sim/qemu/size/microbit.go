@@ -9,9 +9,6 @@ import (
 	"github.com/runnel-fota/runnel/sim/qemu"
 )
 
-// programs weighs the boards, one after the other.
-var programs = []func(context.Context, *qemu.Builder) ([]program, error){microbit}
-
 func microbit(ctx context.Context, b *qemu.Builder) ([]program, error) {
 	var all []program
 	for _, profile := range []struct {
@@ -92,7 +89,7 @@ func deepest(ctx context.Context, kit *qemu.Kit) (stack int, step Step, err erro
 	app := kit.App[0] // RAM is laid out alike in both slots
 	lab.OnEnd = func(c *qemu.Chip) {
 		ram := c.RAM
-		stack = max(stack, qemu.HighWater(ram, app.Symbols["_stack_top"]-qemu.Microbit.RAM.Base))
+		stack = max(stack, qemu.HighWater(ram[:app.Symbols["_stack_top"]-qemu.Microbit.RAM.Base]))
 		if at, ok := app.Symbols[longest]; ok {
 			at -= qemu.Microbit.RAM.Base
 			if n := int(binary.LittleEndian.Uint32(ram[at:])) * qemu.InstructionsPerMicro; n > step.Instructions {
