@@ -57,24 +57,24 @@ func (u *Updater) pickTarget() {
 //go:noinline
 func roundUp(n, unit uint32) uint32 { return (n + unit - 1) / unit * unit }
 
-// journalArea is where the target's journal lives: the board's partition, or the
-// last two sectors of the slot; the image must leave those free.
+// useJournal begins with an empty journal where the target's lives: in the board's
+// partition, or in the last two sectors of the slot; the image must leave those free.
 //
 //go:noinline
-func (u *Updater) journalArea() flash.Area {
+func (u *Updater) useJournal() {
+	j := &u.jnl
 	if u.partition {
-		return u.jnl.area
+		j.clear()
+		return
 	}
+	*j = journal{}
 	s := u.slot()
-	two := 2 * s.EraseSize()
+	two := 2 * u.sector()
 	if s.Size() <= two {
-		return flash.Area{}
+		return
 	}
-	a, err := s.Sub(s.Size()-two, two)
-	if err != nil {
-		return flash.Area{}
-	}
-	return a
+	// What does not fit is refused, and leaves no journal.
+	j.area, _ = s.Sub(s.Size()-two, two)
 }
 
 // room is how many bytes of the target the image may take.

@@ -49,8 +49,12 @@ type journal struct {
 	found   bool      // load found a release in progress
 }
 
-// use sets the area; the zero Area has room for no journal.
-func (j *journal) use(a flash.Area) { *j = journal{area: a} }
+// clear forgets all but the area; the zero Area has room for no journal.
+func (j *journal) clear() {
+	a := j.area
+	*j = journal{}
+	j.area = a
+}
 
 func (j *journal) on() bool { return !j.off && j.area.Size() != 0 }
 
@@ -268,6 +272,6 @@ func (j *journal) discard() (done bool, err error) {
 	if j.step++; j.step < 2 {
 		return false, nil
 	}
-	j.use(j.area)
+	j.clear()
 	return true, nil
 }

@@ -227,10 +227,10 @@ func (u *Updater) take() {
 		tr.Open = false
 		u.stageAt = 0
 	}
-	found := u.jnl
 	if !resume {
-		u.jnl.use(u.journalArea())
-		u.jnl.top, u.jnl.at = found.top, found.at
+		top, at := u.jnl.top, u.jnl.at
+		u.useJournal()
+		u.jnl.top, u.jnl.at = top, at
 	}
 	u.restart(0)
 	u.planResume()

@@ -244,7 +244,7 @@ func (u *Updater) start() {
 			u.blame(ReasonBootRecord)
 		}
 		u.pickTarget()
-		u.jnl.use(u.journalArea())
+		u.useJournal()
 	case 2, 3:
 		u.loadJournal(u.sub - 2)
 	case 4:
