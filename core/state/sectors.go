@@ -63,6 +63,7 @@ func (s *Sectors) SetTrust(n uint32) error {
 	if n > s.TrustRoom() {
 		return ErrBuffer
 	}
+	makesTrust()
 	s.next, s.step = n, saveErase
 	return nil
 }
@@ -152,13 +153,13 @@ const (
 //
 //go:noinline
 func (s *Sectors) Save(r *Record, buf []byte) (done bool, err error) {
-	if len(buf) < BufferSize || uint32(len(buf)) < s.next {
+	if len(buf) < BufferSize || s.replaces() && uint32(len(buf)) < s.next {
 		return false, ErrBuffer
 	}
 	switch s.step {
 	case saveErase:
 		s.want = s.trust
-		if s.next != 0 {
+		if s.replaces() {
 			s.want = extent{s.next, digest.CRC32(0, buf[:s.next])}
 		}
 		s.pos, s.crc = 0, 0
@@ -211,6 +212,9 @@ func (s *Sectors) Save(r *Record, buf []byte) (done bool, err error) {
 	return false, nil
 }
 
+// replaces: the save in progress brings a new trust store, in the buffer's front.
+func (s *Sectors) replaces() bool { return trustMade && s.next != 0 }
+
 // base is where the sector that a save writes begins.
 func (s *Sectors) base() uint32 { return uint32(1-s.at) * s.area.EraseSize() }
 
@@ -221,7 +225,7 @@ func (s *Sectors) moveTrust(buf []byte) error {
 	to := s.padded(n)
 	p := buf[:to]
 	switch {
-	case s.next == 0:
+	case !s.replaces():
 		if err := s.area.ReadAt(p[:n], uint32(s.at)*s.area.EraseSize()+s.trustAt()+s.pos); err != nil {
 			return err
 		}
