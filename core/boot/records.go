@@ -43,10 +43,13 @@ func NewRecords(r *Records, area *flash.Area, running Slot, slots uint8) error {
 // SetRoom lends a program unit of bytes to a chip whose unit is longer than
 // RecordBuffer. p holds nothing of worth between two Steps, so that it may be the
 // updater's own buffer.
-func (r *Records) SetRoom(p []byte) { r.room = p }
+func (r *Records) SetRoom(p []byte) {
+	makesRoom()
+	r.room = p
+}
 
 func (r *Records) buffer() []byte {
-	if r.room != nil {
+	if roomMade && r.room != nil {
 		return r.room
 	}
 	return r.buf[:]
