@@ -143,6 +143,9 @@ func assign(to, from *Record) {
 
 // fits checks an area and a buffer before anything is erased.
 func fits(area *flash.Area, buf []byte) Error {
+	if area.Size() == 0 {
+		return ErrArea
+	}
 	unit, sector := area.ProgramSize(), area.EraseSize()
 	if unit == 0 || unit > maxUnit || area.Size() != 2*sector || padded(area) > sector {
 		return ErrArea

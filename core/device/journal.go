@@ -266,6 +266,9 @@ func (j *journal) append(e *entry, slot boot.Slot, rel *release, buf []byte) (do
 
 // discard erases one sector a call; afterwards no release is in progress.
 func (j *journal) discard() (done bool, err error) {
+	if j.area.Size() == 0 {
+		return false, flash.ErrRange
+	}
 	if err := j.area.Erase(uint32(j.step)*j.sector(), j.sector()); err != nil {
 		return false, err
 	}

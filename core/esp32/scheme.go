@@ -60,8 +60,11 @@ var _ boot.Scheme = (*OTAData)(nil)
 // NewOTAData takes the otadata partition, the running slot as the port knows it,
 // and the number of ota slots.
 func NewOTAData(area flash.Area, running boot.Slot, slots uint8) (OTAData, error) {
+	if area.Size() != OTADataSize {
+		return OTAData{}, ErrOTAData
+	}
 	g := area.Geometry()
-	if area.Size() != OTADataSize || g.EraseSize != SectorSize || g.ProgramSize == 0 || g.ProgramSize > maxUnit ||
+	if g.EraseSize != SectorSize || g.ProgramSize == 0 || g.ProgramSize > maxUnit ||
 		EntrySize%g.ProgramSize != 0 && g.ProgramSize%EntrySize != 0 {
 		return OTAData{}, ErrOTAData
 	}

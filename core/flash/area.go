@@ -3,7 +3,8 @@ package flash
 // Area is a bounded window on a Device: a partition, a slot, a journal. It is a
 // Device itself, with offsets counted from its start, and the one place where
 // range and alignment are checked (ErrRange, ErrAlign), so that a driver need
-// not. The zero Area has size 0 and refuses every access.
+// not. The zero Area has size 0 and refuses every access; it has no chip whose geometry
+// could be asked for: look at its size first.
 type Area struct {
 	dev        Device
 	base, size uint32 // bytes; what the chip is like, it is asked each time: an updater holds five areas
@@ -47,11 +48,8 @@ func (a *Area) Base() uint32 { return a.base }
 // Size of the area in bytes.
 func (a *Area) Size() uint32 { return a.size }
 
-// Geometry is the chip's, with the area's size; all zero for the zero Area.
+// Geometry is the chip's, with the area's size.
 func (a *Area) Geometry() Geometry {
-	if a.dev == nil {
-		return Geometry{}
-	}
 	g := a.dev.Geometry()
 	g.Size = a.size
 	return g
@@ -61,9 +59,6 @@ func (a *Area) Geometry() Geometry {
 //
 //go:noinline
 func (a *Area) EraseSize() uint32 {
-	if a.dev == nil {
-		return 0
-	}
 	return a.dev.Geometry().EraseSize
 }
 
@@ -71,9 +66,6 @@ func (a *Area) EraseSize() uint32 {
 //
 //go:noinline
 func (a *Area) ProgramSize() uint32 {
-	if a.dev == nil {
-		return 0
-	}
 	return a.dev.Geometry().ProgramSize
 }
 

@@ -28,8 +28,10 @@ type Sectors struct {
 
 // NewSectors wants an area of two sectors.
 func NewSectors(area flash.Area) (Sectors, error) {
-	sector := area.EraseSize()
-	if sector < BufferSize || area.Size() != 2*sector {
+	if area.Size() == 0 {
+		return Sectors{}, ErrArea
+	}
+	if sector := area.EraseSize(); sector < BufferSize || area.Size() != 2*sector {
 		return Sectors{}, ErrArea
 	}
 	return Sectors{area: area}, nil
