@@ -123,8 +123,15 @@ type Device struct {
 	// image that it confirmed last and of the key list that it holds.
 	Hardware                                      string
 	Epoch, Sequence, SecurityVersion, ListVersion uint32
-	Slots                                         int // how many it has; 0: not said
-	RunningSlot                                   int // with Slots: which it runs from, or FactoryImage
+	Slots                                         int    // how many it has; 0: not said
+	RunningSlot                                   int    // with Slots: which it runs from, or FactoryImage
+	Ask                                           string // what its latest poll said that it has and can take (ParseAsk)
+
+	Tags       []string          // said by people, as the next
+	Attributes map[string]string // nil: none
+	Failures   int               // of releases, in a row
+	Forced     int64             // rollout whose release it gets whatever its phase and budgets say; 0: none
+	Heard      Clock             // the latest word of it that was written
 }
 
 // DeploymentState is one of the glossary's words; frozen, stored as text.
@@ -159,6 +166,13 @@ type Deployment struct {
 	Proven    bool
 	StartedAt time.Time
 	UpdatedAt time.Time
+
+	Rollout   int64     // that it belongs to; 0: none
+	Phase     int       // of it, by which the device came in
+	Class     Class     // of the failure, where there is one
+	Tries     int       // that ended badly
+	Assurance Assurance // of the device when it spoke last; "": not said
+	Heard     Clock     // its latest change
 }
 
 // Event is one line of a device's timeline and of the log.

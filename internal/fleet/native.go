@@ -149,10 +149,11 @@ type NativeDevice struct {
 	Boot        uint32 // of the latest poll that was written
 	Verdict     string // NativeDecision.Key that its timeline has
 	KeysVersion int64  // NativeKeys.Version
-	// Deployment of the release that was asked for, by whichever of its builds it was reported
-	// last; nil where there is none.
-	Deployment *Deployment
-	Generation int64 // of the catalogue
+	// Deployments of the releases that were asked for, of whichever of their builds.
+	Deployments []Deployment
+	Usage       []Usage // of the rollouts that were asked for
+	Clock       Clock
+	Generation  int64 // of the catalogue
 }
 
 // NativeFacts are what a poll says of a device and the server keeps, for people.
@@ -165,7 +166,21 @@ type NativeFacts struct {
 	ListVersion     uint32 // of the key list that it holds
 	Slots           int    // how many it has
 	RunningSlot     int    // or FactoryImage
+	// Ask (NativeAsk.Text) is kept so that "why" decides as its next poll would.
+	Ask string
 }
+
+// KeptDecision is one of a device's last decisions. It is written when the decision changes.
+type KeptDecision struct {
+	At      time.Time
+	Verdict Verdict
+	Rollout int64  // 0: none
+	Version string // offered; "": none
+	Why     string
+}
+
+// KeepDecisions of each device.
+const KeepDecisions = 8
 
 // NativeChange is what a poll changes at once. Nothing of it is done where Nonce
 // is not above the stored one.
@@ -186,6 +201,17 @@ type NativeChange struct {
 	Events     []Event
 	// Offered, if not 0, is a release whose deployment begins with state offered, unless it has one.
 	Offered int64
+	// Admit, if not nil, has it come into a rollout.
+	Admit    *Admission
+	Decision *KeptDecision // nil: as before
+}
+
+// Taken is what became of a poll's change.
+type Taken struct {
+	Fresh bool // the nonce was above the stored one
+	// Refused: the rollout changed, or another device took the last place. The device gets nothing
+	// by this poll, and is judged anew by its next one.
+	Refused bool
 }
 
 // NativeSeen is what idle polls of a device taught since it was last written.
@@ -206,6 +232,7 @@ type NativeReport struct {
 	State           DeploymentState
 	Bytes           uint32 // of the image in flash
 	Reason          string // for people; "": none
+	Class           Class  // of a failure
 	Content         Digest // a SHA-256 of all of it but the nonce
 	Key             uint8  // that it is under
 	// Stale: its nonce is not above the highest that the wire knows, which the store may not know yet.
@@ -216,11 +243,12 @@ type NativeReport struct {
 type NativeDevices interface {
 	// NativeKeys answers CodeNotFound for a device that is not known or has no native key.
 	NativeKeys(ctx context.Context, device string) (NativeKeys, error)
-	// NativePoll reads all that a poll needs in one statement. release 0: no deployment is asked for.
-	NativePoll(ctx context.Context, device string, release int64) (NativeDevice, error)
-	// TakePoll makes the change; taken=false where the nonce is not above the stored one: then
-	// nothing was done.
-	TakePoll(ctx context.Context, c NativeChange) (taken bool, err error)
+	// NativePoll reads all that a poll needs in one statement.
+	NativePoll(ctx context.Context, device string, want Wanted) (NativeDevice, error)
+	// TakePoll makes the change; not Fresh where the nonce is not above the stored one: then
+	// nothing was done. Where the admission is refused the rest is done without Verdict, Decision, Events
+	// of offers, and without a deployment.
+	TakePoll(ctx context.Context, c NativeChange) (Taken, error)
 	// TakeReport applies a report by ApplyNativeReport. A report whose name and content are
 	// stored changes nothing and is no error; else a nonce not above the stored one is
 	// CodeReplay. CodeUnauthenticated where its key is retired. Durable when it returns.
@@ -252,8 +280,10 @@ type NativeCatalogue interface {
 type NativeSnapshot struct {
 	Generation int64
 	Releases   []SignedRelease
-	List       *KeyList // nil: none
-	Products   []string // that have releases, for ProductOf
+	List       *KeyList  // nil: none
+	Products   []string  // that have releases, for ProductOf
+	Rollouts   []Rollout // as RolloutSnapshot has them
+	Groups     []Group
 }
 
 // SignedRelease is a release with what a native offer is made of.

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -72,7 +73,7 @@ func TestNativeBuilds(t *testing.T) {
 				c.ask(&a)
 			}
 			c.d.ID, c.d.Product = "d", "p"
-			got := o.Decide(c.d, c.dep, a, at(9))
+			got := o.Decide(deviceWith(c.d, c.dep), a, at(9), nil)
 			var id int64
 			if got.Release != nil {
 				id = got.Release.ID
@@ -80,8 +81,8 @@ func TestNativeBuilds(t *testing.T) {
 			if got.Verdict != c.verdict || id != c.release || !strings.Contains(got.Why, c.why) || c.key != "" && got.Key != c.key {
 				t.Errorf("%s of %d (%s), key %s", got.Verdict, id, got.Why, got.Key)
 			}
-			if id != 0 && o.Candidate("p", a) != id {
-				t.Errorf("candidate %d", o.Candidate("p", a))
+			if want := o.Wanted("p", a).Releases; id != 0 && !slices.Equal(want, []int64{id}) {
+				t.Errorf("wanted %d", want)
 			}
 		})
 	}
@@ -96,7 +97,7 @@ func TestNativeCancelBuilds(t *testing.T) {
 		for _, running := range []int{0, 1} {
 			in := ask()
 			in.Running, in.InProgress = running, 9
-			if got := o.Decide(Device{Product: "p"}, nil, in, at(0)); got.Cancel != 9 || got.Key != "no_release/0/cancel90" {
+			if got := o.Decide(deviceWith(Device{Product: "p"}, nil), in, at(0), nil); got.Cancel != 9 || got.Key != "no_release/0/cancel90" {
 				t.Errorf("from slot %d: %+v", running, got)
 			}
 		}

@@ -1,7 +1,9 @@
 package fleet
 
 import (
+	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/runnel-fota/runnel/core/manifest"
@@ -21,16 +23,19 @@ const FactoryImage = 255
 
 // NativeAsk is what a poll says of what the device has and can take.
 type NativeAsk struct {
-	Wire            Wire // WireSigned or WireMACOnly
-	Hardware        []byte
-	ESP             bool // it has a chip id, and takes ESP-IDF images only
-	Chip            uint16
-	Epoch, Sequence uint32 // of what it confirmed last
-	SecurityVersion uint32
-	Slots           []uint32 // sizes, bytes
-	Running         int      // slot, or FactoryImage
-	Envelope, Chunk uint32   // the largest that it takes, bytes
-	InProgress      uint32   // sequence of the release in progress; 0: none
+	Wire            Wire     `json:"wire"` // WireSigned or WireMACOnly
+	Hardware        []byte   `json:"hardware"`
+	ESP             bool     `json:"esp,omitempty"` // it has a chip id, and takes ESP-IDF images only
+	Chip            uint16   `json:"chip,omitempty"`
+	Epoch           uint32   `json:"epoch,omitempty"`    // of what it confirmed last
+	Sequence        uint32   `json:"sequence,omitempty"` // the same
+	SecurityVersion uint32   `json:"security_version,omitempty"`
+	Slots           []uint32 `json:"slots"`    // sizes, bytes
+	Running         int      `json:"running"`  // slot, or FactoryImage
+	Envelope        uint32   `json:"envelope"` // the largest that it takes, bytes, as the next
+	Chunk           uint32   `json:"chunk"`
+	Version         string   `json:"version,omitempty"` // that it says it runs
+	InProgress      uint32   `json:"-"`                 // sequence of the release in progress; 0: none
 }
 
 // Target is the slot that the device writes to, as core/device picks it: the one after
@@ -57,6 +62,10 @@ type NativeDecision struct {
 	Cancel uint32  // sequence whose progress the device drops; 0: none
 	Revert uint32  // number of the order to go back; 0: none
 	Retry  *Digest // image that it may try again; nil: none
+
+	Known   bool       // the device has a deployment of Release, in whichever build
+	Rollout int64      // that decided; 0: none
+	Admit   *Admission // the device comes into it by this decision; nil: it is in, or there is none
 }
 
 // NativeOffers is a snapshot of what native devices may get. It does not change.
@@ -69,6 +78,7 @@ type NativeOffers struct {
 	products []string
 	list     *manifest.KeyList
 	releases map[string][]*nativeRelease // by product
+	plan     *Plan
 }
 
 type nativeRelease struct {
@@ -78,7 +88,7 @@ type nativeRelease struct {
 
 // NewNativeOffers prepares a snapshot, which it keeps.
 func NewNativeOffers(s NativeSnapshot) *NativeOffers {
-	o := &NativeOffers{Generation: s.Generation, products: s.Products, releases: make(map[string][]*nativeRelease)}
+	o := &NativeOffers{Generation: s.Generation, products: s.Products, releases: make(map[string][]*nativeRelease), plan: NewPlan(RolloutSnapshot{Rollouts: s.Rollouts, Groups: s.Groups})}
 	if s.List != nil {
 		o.ListVersion, o.ListGeneration = s.List.Version, s.List.Generation
 		var e manifest.Envelope
@@ -108,9 +118,14 @@ func newer(epoch, sequence, thanEpoch, thanSequence uint32) bool {
 // the slot that the device writes to, or in any where there is none; some: there are
 // published ones for other hardware.
 func (o *NativeOffers) newest(product string, a NativeAsk) (best *nativeRelease, some bool) {
+	return o.best(product, a, func(*nativeRelease) bool { return true })
+}
+
+// best is the newest of those that of takes.
+func (o *NativeOffers) best(product string, a NativeAsk, of func(*nativeRelease) bool) (best *nativeRelease, some bool) {
 	target, has := a.Target()
 	for _, r := range o.releases[product] {
-		if r.State != ReleasePublished {
+		if r.State != ReleasePublished || !of(r) {
 			continue
 		}
 		some = true
@@ -150,46 +165,151 @@ func (o *NativeOffers) isBuild(id int64, r *nativeRelease) bool {
 	return false
 }
 
-// Candidate is the id of the release whose deployment Decide wants to see; 0: none.
-// product is the device's own, empty where it has none.
-func (o *NativeOffers) Candidate(product string, a NativeAsk) int64 {
-	if r, _ := o.newest(ProductOf(Device{Product: product}, o.products), a); r != nil {
-		return r.ID
-	}
-	return 0
+// Wanted is what Decide wants to see of a device's deployments and of rollouts'
+// budgets: it depends on the product and on what the device is, not on what it did.
+type Wanted struct {
+	Releases []int64 // whose deployments, in whichever build
+	Rollouts []int64 // whose devices have to be counted
 }
 
-// Decide is what a device may get. dep is its deployment of the release that
-// Candidate named, in whichever build, nil where there is none. The device judges all of it again, by
-// the same code (core/manifest): what it would refuse is not offered, so that it
+// Wanted is what a poll has to read. product is the device's own, empty where it has none.
+func (o *NativeOffers) Wanted(product string, a NativeAsk) Wanted {
+	product = ProductOf(Device{Product: product}, o.products)
+	if o.plan.Governs(product) {
+		return Wanted{o.plan.Releases(product), o.plan.Limited(product)}
+	}
+	if r, _ := o.newest(product, a); r != nil {
+		return Wanted{Releases: []int64{r.ID}}
+	}
+	return Wanted{}
+}
+
+// Equal says whether they want the same.
+func (w Wanted) Equal(o Wanted) bool {
+	return slices.Equal(w.Releases, o.Releases) && slices.Equal(w.Rollouts, o.Rollouts)
+}
+
+// Decide is what a device may get: the same function for a poll and for who asks
+// why. d has what Wanted names; the rules that were looked at go to t, if not nil. The device judges all of
+// it again, by the same code (core/manifest): what it would refuse is not offered, so that it
 // does not fetch for nothing. Rules, numbered for the tests:
 //
+//	F0 of a product that has rollouts they decide (Plan); the rest is for one that has none
 //	F1 the newest release of the product for its hardware, by epoch and sequence,
 //	   that is published and above what the device confirmed; nothing older instead
 //	F2 what ended badly here is not tried again until an operator says so
-//	F3 what is withdrawn while the device has it in progress is cancelled
+//	F3 what is withdrawn, or taken back with its rollout, while the device has it in
+//	   progress is cancelled
 //	F4 while an operator wants it to go back nothing is offered
 //	F5 the largest chunks that fit its buffer
 //	F6 of a release in several builds the one for the slot that it writes to; what
 //	   one build did here (F2, F3) counts for all of them
-func (o *NativeOffers) Decide(d Device, dep *Deployment, a NativeAsk, now time.Time) NativeDecision {
-	product := ProductOf(d, o.products)
-	out := o.decide(d, product, dep, a, now)
-	var id int64
-	if r, _ := o.newest(product, a); r != nil {
-		id = o.name(r)
-	}
+func (o *NativeOffers) Decide(d *NativeDevice, a NativeAsk, now time.Time, t *Trace) NativeDecision {
+	product := ProductOf(d.Device, o.products)
+	out, id := o.decide(d, product, a, now, t)
 	out.Key = fmt.Sprintf("%s/%d", out.Verdict, id)
-	if r := o.inProgress(product, a.InProgress); r != nil && r.State == ReleaseWithdrawn { // F3
-		out.Cancel = a.InProgress
-		out.Key += fmt.Sprintf("/cancel%d", o.name(r))
-		out.Why = CleanText(fmt.Sprintf("%s is withdrawn, its download is cancelled; %s", r.Version, out.Why), MaxText)
+	if out.Rollout != 0 {
+		out.Key += fmt.Sprintf("/r%d", out.Rollout)
+	}
+	if r := o.inProgress(product, a.InProgress); r != nil { // F3
+		gone := ""
+		if r.State == ReleaseWithdrawn {
+			gone = "withdrawn"
+		} else if o.takenBack(product, r) && (out.Release == nil || !r.SameRelease(out.Release.Release)) {
+			gone = "taken back"
+		}
+		if gone != "" {
+			out.Cancel = a.InProgress
+			out.Key += fmt.Sprintf("/cancel%d", o.name(r))
+			out.Why = CleanText(fmt.Sprintf("%s is %s, its download is cancelled; %s", r.Version, gone, out.Why), MaxText)
+			t.add(0, "cancel", RulePass, "%s is %s, and the device has it in progress: its download is cancelled", r.Version, gone)
+		}
 	}
 	if out.Verdict == VerdictReverting {
 		out.Revert = max(d.RollbackNumber, 1)
 		out.Key += fmt.Sprintf("/order%d", out.Revert)
 	}
 	return out
+}
+
+// takenBack says whether the newest rollout of the release was cancelled or reverted.
+func (o *NativeOffers) takenBack(product string, r *nativeRelease) bool {
+	if !o.plan.Governs(product) {
+		return false
+	}
+	for id := range o.plan.products[product].ended {
+		if o.isBuild(id, r) {
+			return true
+		}
+	}
+	return false
+}
+
+// deploymentOf is what the device did last with the release, in whichever build.
+func (o *NativeOffers) deploymentOf(d *NativeDevice, r *nativeRelease) (last *Deployment) {
+	for i := range d.Deployments {
+		p := &d.Deployments[i]
+		if !o.isBuild(p.ReleaseID, r) {
+			continue
+		}
+		if last == nil || p.Proven && !last.Proven || p.Proven == last.Proven && p.UpdatedAt.After(last.UpdatedAt) {
+			last = p
+		}
+	}
+	return last
+}
+
+// nativeSide is a device on the native wire, for Plan.decide.
+type nativeSide struct {
+	o       *NativeOffers
+	d       *NativeDevice
+	a       *NativeAsk
+	product string
+	picked  *nativeRelease // by pick, for the questions that follow it
+}
+
+func (s *nativeSide) pick(release int64) (*Release, Verdict, string) {
+	r, some := s.o.best(s.product, *s.a, func(r *nativeRelease) bool { return s.o.isBuild(release, r) })
+	if s.picked = r; r != nil {
+		return &r.Release, "", ""
+	}
+	if some {
+		return nil, VerdictHardware, "its release is for other hardware than " + HardwareText(s.a.Hardware)
+	}
+	return nil, VerdictNoRelease, "its release is withdrawn, or not signed"
+}
+
+func (s *nativeSide) has(r *Release) string {
+	switch {
+	case newer(r.Epoch, r.Sequence, s.a.Epoch, s.a.Sequence):
+		return ""
+	case r.Epoch == s.a.Epoch && r.Sequence == s.a.Sequence:
+		return r.Version + " is confirmed on this device"
+	}
+	return "the device confirmed a later release than " + r.Version
+}
+
+func (s *nativeSide) deployment(*Release) *Deployment { return s.o.deploymentOf(s.d, s.picked) }
+func (s *nativeSide) unfit(*Release) string {
+	if why := s.o.unfit(s.picked, s.product, *s.a); why != "" {
+		return why
+	}
+	if s.picked.stream(s.a.Chunk) == nil {
+		return fmt.Sprintf("it has no stream with chunks of at most %d bytes", s.a.Chunk)
+	}
+	return ""
+}
+
+func (s *nativeSide) busy(r *Release) bool {
+	at := s.o.inProgress(s.product, s.a.InProgress)
+	return at != nil && newer(at.Epoch, at.Sequence, r.Epoch, r.Sequence) && at.State == ReleasePublished && !s.o.takenBack(s.product, at)
+}
+
+func (s *nativeSide) bytes(*Release) int64 {
+	if m := s.picked.stream(s.a.Chunk); m != nil {
+		return m.Length
+	}
+	return s.picked.Image.Size
 }
 
 // inProgress is the release that a device means by a sequence: a poll does not say
@@ -207,16 +327,59 @@ func (o *NativeOffers) inProgress(product string, sequence uint32) (best *native
 	return best
 }
 
-func (o *NativeOffers) decide(d Device, product string, dep *Deployment, a NativeAsk, now time.Time) NativeDecision {
-	none := func(v Verdict, format string, args ...any) NativeDecision {
-		return NativeDecision{Verdict: v, Why: CleanText(fmt.Sprintf(format, args...), MaxText)}
-	}
+// decide answers with the id by which the decision's release is named (name), 0: none.
+func (o *NativeOffers) decide(d *NativeDevice, product string, a NativeAsk, now time.Time, t *Trace) (NativeDecision, int64) {
 	if d.RollbackWanted { // F4
 		reason := d.RollbackReason
 		if reason == "" {
 			reason = DefaultReason
 		}
-		return none(VerdictReverting, "it is to go back to the image before: %s", reason)
+		why := CleanText("it is to go back to the image before: "+reason, MaxText)
+		t.add(0, "order", RuleStop, "%s", why)
+		return NativeDecision{Verdict: VerdictReverting, Why: why}, o.newestName(product, a)
+	}
+	t.add(0, "order", RulePass, "no order to go back waits for this device")
+	if o.plan.Governs(product) { // F0
+		return o.planned(d, product, a, now, t)
+	}
+	t.add(0, "rollouts", RulePass, "%s has no rollout: its newest release is for all of its devices", product)
+	out := o.implicit(d, product, a, now)
+	result := RuleStop
+	if out.Release != nil {
+		result = RuleOffer
+	}
+	t.add(0, "newest", result, "%s", out.Why)
+	return out, o.newestName(product, a)
+}
+
+func (o *NativeOffers) newestName(product string, a NativeAsk) int64 {
+	if r, _ := o.newest(product, a); r != nil {
+		return o.name(r)
+	}
+	return 0
+}
+
+// planned is what rollouts decide.
+func (o *NativeOffers) planned(d *NativeDevice, product string, a NativeAsk, now time.Time, t *Trace) (NativeDecision, int64) {
+	w := &nativeSide{o: o, d: d, a: &a, product: product}
+	p := o.plan.decide(question{d: asking(&d.Device, &a), ask: &a, product: product, usage: d.Usage, clock: d.Clock, now: now, t: t}, w)
+	out := NativeDecision{Verdict: p.verdict, Why: p.why, Rollout: p.rollout, Admit: p.admit}
+	if p.release == nil {
+		return out, 0
+	}
+	r := w.picked
+	out.Release, out.Stream = &r.SignedRelease, *r.stream(a.Chunk)
+	out.Known = o.deploymentOf(d, r) != nil
+	if p.retry {
+		out.Retry = &r.Image.Digest
+	}
+	return out, o.name(r)
+}
+
+// implicit is the rule of a product without rollouts: the newest for all.
+func (o *NativeOffers) implicit(d *NativeDevice, product string, a NativeAsk, now time.Time) NativeDecision {
+	none := func(v Verdict, format string, args ...any) NativeDecision {
+		return NativeDecision{Verdict: v, Why: CleanText(fmt.Sprintf(format, args...), MaxText)}
 	}
 	r, some := o.newest(product, a)
 	switch {
@@ -228,13 +391,10 @@ func (o *NativeOffers) decide(d Device, product string, dep *Deployment, a Nativ
 		return none(VerdictConfirmed, "%s is confirmed on this device, or a newer one", r.Version)
 	}
 	out := NativeDecision{Verdict: VerdictNewest, Why: CleanText(fmt.Sprintf("%s is the newest release of %s for its hardware", r.Name(), product), MaxText)}
-	if dep != nil && dep.Proven && o.isBuild(dep.ReleaseID, r) { // F2
-		why := dep.Reason
-		if why == "" {
-			why = "no reason given"
-		}
+	if dep := o.deploymentOf(d, r); dep != nil && dep.Proven { // F2
+		why := orNone(dep.Reason)
 		switch {
-		case RetryDue(d, *dep):
+		case RetryDue(d.Device, *dep):
 			out.Verdict, out.Retry = VerdictRetry, &r.Image.Digest
 			out.Why = CleanText(fmt.Sprintf("%s %s here %s ago; an operator ordered another try", r.Version, dep.State, ago(dep.UpdatedAt, now)), MaxText)
 		case dep.State == StateFailed, dep.State == StateReverted:
@@ -253,6 +413,7 @@ func (o *NativeOffers) decide(d Device, product string, dep *Deployment, a Nativ
 		return none(VerdictUnfit, "%s has no stream with chunks of at most %d bytes", r.Version, a.Chunk)
 	}
 	out.Release, out.Stream = &r.SignedRelease, *s
+	out.Known = o.deploymentOf(d, r) != nil
 	return out
 }
 
@@ -339,7 +500,7 @@ func (r *nativeRelease) stream(most uint32) (best *Stream) { // F5
 
 // NativeChanges is what a poll changes at once; needed=false: nothing but what is
 // written behind. keys are the numbers of the device's that live, the oldest first.
-func NativeChanges(d NativeDevice, f NativeFacts, wire Wire, out NativeDecision, boot uint32, key uint8, keys []uint8, now time.Time) (c NativeChange, needed bool) {
+func NativeChanges(d *NativeDevice, f NativeFacts, wire Wire, out NativeDecision, boot uint32, key uint8, keys []uint8, now time.Time) (c NativeChange, needed bool) {
 	if f.RunningVersion == "" {
 		f.RunningVersion = d.RunningVersion
 	}
@@ -359,19 +520,21 @@ func NativeChanges(d NativeDevice, f NativeFacts, wire Wire, out NativeDecision,
 		version := ""
 		if out.Release != nil {
 			version = out.Release.Version
-			if d.Deployment == nil {
+			if !out.Known {
 				c.Offered = out.Release.ID
 			}
 		}
 		event(EventOffer, version, out.Why)
+		c.Decision = &KeptDecision{At: now, Verdict: out.Verdict, Rollout: out.Rollout, Version: version, Why: out.Why}
 	}
+	c.Admit = out.Admit
 	rotated := len(keys) > 1 && keys[0] != key
-	return c, len(c.Events) > 0 || c.RevertTold || rotated || f != factsOf(d)
+	return c, len(c.Events) > 0 || c.RevertTold || rotated || c.Admit != nil || f != factsOf(d)
 }
 
 // NativeRefusal is what a poll changes that speaks a weaker wire than the device did:
 // its timeline says so once.
-func NativeRefusal(d NativeDevice, wire Wire, boot uint32, now time.Time) (c NativeChange, needed bool) {
+func NativeRefusal(d *NativeDevice, wire Wire, boot uint32, now time.Time) (c NativeChange, needed bool) {
 	c = NativeChange{Device: d.ID, Boot: boot, Now: now, Wire: d.StrongestWire, Verdict: string(VerdictWeaker) + "/" + string(wire), Facts: factsOf(d)}
 	c.Events = []Event{{Time: now, Device: d.ID, Name: EventWireRefused, Proven: true,
 		Detail: fmt.Sprintf("it spoke %s and was %s before: refused until an operator resets its wire", wire, d.StrongestWire)}}
@@ -379,9 +542,43 @@ func NativeRefusal(d NativeDevice, wire Wire, boot uint32, now time.Time) (c Nat
 }
 
 // factsOf are those that are stored.
-func factsOf(d NativeDevice) NativeFacts {
+func factsOf(d *NativeDevice) NativeFacts {
 	return NativeFacts{RunningVersion: d.RunningVersion, Hardware: d.Hardware, Epoch: d.Epoch, Sequence: d.Sequence, SecurityVersion: d.SecurityVersion,
-		ListVersion: d.ListVersion, Slots: d.Slots, RunningSlot: d.RunningSlot}
+		ListVersion: d.ListVersion, Slots: d.Slots, RunningSlot: d.RunningSlot, Ask: d.Ask}
+}
+
+// Text is what of an ask is kept with the device.
+func (a *NativeAsk) Text() string {
+	b, err := json.Marshal(a)
+	if err != nil {
+		panic(err) // numbers, bytes and a text: there is nothing that JSON has not
+	}
+	return string(b)
+}
+
+// ParseAsk reads what Text wrote; nil for a device that was not asked, or whose text is no ask.
+func ParseAsk(text string) *NativeAsk {
+	a := &NativeAsk{}
+	if text == "" || json.Unmarshal([]byte(text), a) != nil {
+		return nil
+	}
+	return a
+}
+
+// asking is the device as it is by what it says now: a poll and who asks why later see the same.
+func asking(d *Device, a *NativeAsk) *Device {
+	now := *d
+	now.Hardware = HardwareText(a.Hardware)
+	now.Epoch, now.Sequence, now.SecurityVersion = a.Epoch, a.Sequence, a.SecurityVersion
+	now.Slots, now.RunningSlot = len(a.Slots), a.Running
+	now.Assurance = AssuranceOwn // of a native key there is one device
+	if a.Version != "" {
+		now.RunningVersion = a.Version
+	}
+	if now.StrongestWire.WeakerThan(a.Wire) {
+		now.StrongestWire = a.Wire
+	}
+	return &now
 }
 
 // HardwareText is a hardware's name for people: as it is if it is printable ASCII,

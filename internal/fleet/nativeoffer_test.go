@@ -141,7 +141,7 @@ func TestNativeDecide(t *testing.T) {
 				c.ask(&a)
 			}
 			c.d.ID, c.d.Product = "d", "p"
-			got := o.Decide(c.d, c.dep, a, at(9))
+			got := o.Decide(deviceWith(c.d, c.dep), a, at(9), nil)
 			if got.Verdict != c.verdict || got.Why == "" || !strings.Contains(got.Why, c.why) || got.Key == "" {
 				t.Errorf("%s: %s (%s), want %s", got.Verdict, got.Why, got.Key, c.verdict)
 			}
@@ -175,7 +175,7 @@ func TestNativeCancel(t *testing.T) {
 		o := NewNativeOffers(NativeSnapshot{Releases: c.releases, List: listFor(t, 1, 0)})
 		a := ask()
 		a.InProgress = c.progress
-		if got := o.Decide(Device{Product: "p"}, nil, a, at(0)); got.Cancel != c.cancel {
+		if got := o.Decide(deviceWith(Device{Product: "p"}, nil), a, at(0), nil); got.Cancel != c.cancel {
 			t.Errorf("%s: %+v", c.name, got)
 		}
 	}
@@ -186,12 +186,12 @@ func TestNewNativeOffersDamaged(t *testing.T) {
 	bad.Envelope = bad.Envelope[:50]
 	worse.Envelope = listFor(t, 1, 0).Envelope // a key list is no manifest
 	o := NewNativeOffers(NativeSnapshot{Releases: []SignedRelease{good, bad, worse}, List: listFor(t, 1, 0)})
-	if fmt.Sprint(o.Damaged) != "[8 9]" || o.Candidate("p", ask()) != 7 || o.Candidate("p", NativeAsk{Hardware: []byte("r3")}) != 0 {
-		t.Errorf("%v %d", o.Damaged, o.Candidate("p", ask()))
+	if fmt.Sprint(o.Damaged) != "[8 9]" || fmt.Sprint(o.Wanted("p", ask()).Releases) != "[7]" || len(o.Wanted("p", NativeAsk{Hardware: []byte("r3")}).Releases) != 0 {
+		t.Errorf("%v %v", o.Damaged, o.Wanted("p", ask()).Releases)
 	}
 	// A list that can't be read names no product.
 	o = NewNativeOffers(NativeSnapshot{Releases: []SignedRelease{good}, List: &KeyList{Version: 1, Envelope: []byte("x")}})
-	if got := o.Decide(Device{Product: "p"}, nil, ask(), at(0)); got.Verdict != VerdictUnfit {
+	if got := o.Decide(deviceWith(Device{Product: "p"}, nil), ask(), at(0), nil); got.Verdict != VerdictUnfit {
 		t.Errorf("%+v", got)
 	}
 }
@@ -199,8 +199,8 @@ func TestNewNativeOffersDamaged(t *testing.T) {
 func TestNativeChanges(t *testing.T) {
 	known := NativeFacts{RunningVersion: "1.0", Hardware: "r2", Epoch: 1, Sequence: 2, SecurityVersion: 3, ListVersion: 4}
 	base := NativeDevice{Device: Device{ID: "d", StrongestWire: WireSigned, RunningVersion: "1.0", Hardware: "r2", Epoch: 1, Sequence: 2, SecurityVersion: 3, ListVersion: 4},
-		Boot: 5, Verdict: "newest/7", Deployment: &Deployment{}}
-	offer := NativeDecision{Verdict: VerdictNewest, Key: "newest/7", Why: "why", Release: &SignedRelease{Release: Release{ID: 7, Version: "2.0"}}}
+		Boot: 5, Verdict: "newest/7"}
+	offer := NativeDecision{Verdict: VerdictNewest, Key: "newest/7", Why: "why", Known: true, Release: &SignedRelease{Release: Release{ID: 7, Version: "2.0"}}}
 	for _, c := range []struct {
 		name   string
 		d      func(*NativeDevice)
@@ -223,7 +223,7 @@ func TestNativeChanges(t *testing.T) {
 			check: func(c NativeChange) bool {
 				return c.Verdict == "newest/7" && c.Events[0].Version == "2.0" && c.Offered == 0
 			}},
-		{name: "offered first", d: func(d *NativeDevice) { d.Verdict, d.Deployment = "", nil }, needed: true, check: func(c NativeChange) bool { return c.Offered == 7 }},
+		{name: "offered first", d: func(d *NativeDevice) { d.Verdict = "" }, o: func(o *NativeDecision) { o.Known = false }, needed: true, check: func(c NativeChange) bool { return c.Offered == 7 }},
 		{name: "an order, first time", o: func(o *NativeDecision) { o.Revert = 1 }, needed: true, check: func(c NativeChange) bool { return c.RevertTold }},
 		{name: "an order, told", d: func(d *NativeDevice) { d.RollbackSentAt = at(1) }, o: func(o *NativeDecision) { o.Revert = 1 }},
 		{name: "the older of two keys", keys: []uint8{3, 4}},
@@ -245,17 +245,17 @@ func TestNativeChanges(t *testing.T) {
 		if c.keys == nil {
 			c.keys = []uint8{3}
 		}
-		got, needed := NativeChanges(d, f, WireSigned, o, c.boot, 3, c.keys, at(9))
+		got, needed := NativeChanges(&d, f, WireSigned, o, c.boot, 3, c.keys, at(9))
 		if needed != c.needed || c.check != nil && !c.check(got) || got.Facts.RunningVersion == "" || got.Wire != WireSigned {
 			t.Errorf("%s: %v %+v", c.name, needed, got)
 		}
 	}
-	weak, needed := NativeRefusal(base, WireMACOnly, 5, at(9))
+	weak, needed := NativeRefusal(&base, WireMACOnly, 5, at(9))
 	if !needed || weak.Wire != WireSigned || weak.Facts != known || len(weak.Events) != 1 {
 		t.Errorf("%+v", weak)
 	}
 	base.Verdict = weak.Verdict
-	if _, needed := NativeRefusal(base, WireMACOnly, 6, at(9)); needed {
+	if _, needed := NativeRefusal(&base, WireMACOnly, 6, at(9)); needed {
 		t.Error("noted again")
 	}
 }
@@ -266,4 +266,13 @@ func TestHardwareText(t *testing.T) {
 			t.Errorf("%q: %q", in, got)
 		}
 	}
+}
+
+// deviceWith is a device as a poll reads it.
+func deviceWith(d Device, dep *Deployment) *NativeDevice {
+	n := &NativeDevice{Device: d}
+	if dep != nil {
+		n.Deployments = []Deployment{*dep}
+	}
+	return n
 }

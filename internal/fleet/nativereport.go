@@ -38,9 +38,15 @@ const (
 //	   retry where that is later: so an order is used up
 //	N3 an order to go back is kept until the device reports that it went back, or,
 //	   once told, that it can't: of the image that it had confirmed
+//	N4 a failure that follows another of the same deployment is a further try; one
+//	   that was ordered is none. Failures in a row count until something is confirmed
 func ApplyNativeReport(d Device, r *Release, dep *Deployment, rep NativeReport, now time.Time) (Device, Deployment, []Event) {
 	d.Signed = true
 	d.LastSeen = later(d.LastSeen, now)
+	ordered := rep.State == StateReverted && d.RollbackWanted
+	if ordered {
+		rep.Class = ClassOrdered
+	}
 	told := d.RollbackWanted && !d.RollbackSentAt.IsZero()
 	wasConfirmed := dep != nil && dep.State == StateConfirmed
 	if told && (rep.State == StateReverted || (rep.State == StateFailed || rep.State == StateSkipped) && (wasConfirmed || r == nil)) { // N3
@@ -65,7 +71,7 @@ func ApplyNativeReport(d Device, r *Release, dep *Deployment, rep NativeReport, 
 	}
 	next := was
 	if was.State == "" || !was.Proven || was.State.Ended() && (!rep.State.Ended() || RetryDue(d, was)) {
-		next = Deployment{Device: d.ID, StartedAt: now} // N2
+		next = Deployment{Device: d.ID, StartedAt: now, Rollout: was.Rollout, Phase: was.Phase, Tries: was.Tries} // N2
 		if was.Proven && was.State.Ended() {
 			next.StartedAt = later(now, d.RetryAt)
 		}
@@ -73,6 +79,11 @@ func ApplyNativeReport(d Device, r *Release, dep *Deployment, rep NativeReport, 
 	next.ReleaseID, next.Version, next.Proven, next.UpdatedAt = r.ID, r.Version, true, now
 	next.State, next.Reason = rep.State, CleanText(rep.Reason, MaxText) // N1
 	next.ChunksTotal = r.Chunks()
+	next.Class, next.Assurance = "", AssuranceOwn
+	if rep.State == StateFailed || rep.State == StateReverted {
+		next.Class = rep.Class
+	}
+	d.Failures, next.Tries = failuresAfter(d.Failures, next.Tries, was, next)
 	switch rep.State {
 	case StateVerifying, StateRebooting, StateTrial, StateConfirmed:
 		next.ChunksReceived = next.ChunksTotal
@@ -112,4 +123,18 @@ func ApplyNativeReport(d Device, r *Release, dep *Deployment, rep NativeReport, 
 		event.Detail = CleanText(detail, MaxText)
 	}
 	return d, next, []Event{event}
+}
+
+// failuresAfter counts a device's failures in a row, and a deployment's tries, when
+// it goes from one state to another. N4
+func failuresAfter(failures, tries int, was, next Deployment) (int, int) {
+	switch {
+	case next.State == StateConfirmed:
+		return 0, 0
+	case next.State != StateFailed && next.State != StateReverted, next.Class == ClassOrdered:
+		return failures, tries
+	case was.State == next.State && was.Proven && next.StartedAt.Equal(was.StartedAt):
+		return failures, tries // the same end, told again
+	}
+	return failures + 1, tries + 1
 }

@@ -27,6 +27,9 @@ type Decision struct {
 	PublishedAt time.Time
 	Verdict     Verdict
 	Why         string // one sentence for people
+
+	Rollout int64      // that decided; 0: none
+	Admit   *Admission // the device comes into it by this decision
 }
 
 // ProductOf is the product whose releases a device gets. products are those
@@ -107,6 +110,96 @@ func OfferFor(d Device, newest *Release, dep *Deployment, now time.Time) Decisio
 	}
 	return offer
 }
+
+// V1Catalogue is what a decision needs of the releases as v1 devices have them (ForV1).
+type V1Catalogue struct {
+	Plan     *Plan
+	Products []string
+	ByID     map[int64]*Release
+	Newest   map[string]*Release // by product
+}
+
+// Wanted is what Decide wants to see of the device's deployments.
+func (c *V1Catalogue) Wanted(d Device) Wanted {
+	product := ProductOf(d, c.Products)
+	if c.Plan.Governs(product) {
+		return Wanted{c.Plan.Releases(product), c.Plan.Limited(product)}
+	}
+	if n := c.Newest[product]; n != nil {
+		return Wanted{Releases: []int64{n.ID}}
+	}
+	return Wanted{}
+}
+
+// Decide is what a v1 device may get: by rollouts where the product has any, else its
+// newest release. The rules that were looked at go to t, if not nil.
+func (c *V1Catalogue) Decide(d *NativeDevice, now time.Time, t *Trace) Decision {
+	product := ProductOf(d.Device, c.Products)
+	if c.Plan.Governs(product) {
+		w := &v1Side{c: c, d: d, product: product}
+		p := c.Plan.decide(question{d: &d.Device, product: product, usage: d.Usage, clock: d.Clock, now: now, t: t}, w)
+		out := Decision{Release: p.release, Verdict: p.verdict, Why: p.why, Rollout: p.rollout, Admit: p.admit}
+		if p.release != nil {
+			out.PublishedAt = shownStamp(d.Device, p.release)
+		}
+		return out
+	}
+	t.add(0, "rollouts", RulePass, "%s has no rollout: its newest release is for all of its devices", product)
+	newest := c.Newest[product]
+	var dep *Deployment
+	for i := range d.Deployments {
+		if newest != nil && d.Deployments[i].ReleaseID == newest.ID {
+			dep = &d.Deployments[i]
+		}
+	}
+	out := OfferFor(d.Device, newest, dep, now)
+	result := RuleStop
+	if out.Release != nil {
+		result = RuleOffer
+	}
+	t.add(0, "newest", result, "%s", out.Why)
+	return out
+}
+
+// v1Side is a device on v1, for Plan.decide: it says a version and nothing else.
+type v1Side struct {
+	c       *V1Catalogue
+	d       *NativeDevice
+	product string
+}
+
+func (s *v1Side) pick(release int64) (*Release, Verdict, string) {
+	if r := s.c.ByID[release]; r != nil && r.State == ReleasePublished {
+		return r, "", ""
+	}
+	return nil, VerdictNoRelease, "its release is withdrawn, or not for devices on v1"
+}
+
+// has goes by the order in which releases were published, as a v1 device does.
+func (s *v1Side) has(r *Release) string {
+	if s.d.RunningVersion == "" {
+		return ""
+	}
+	for _, o := range s.c.ByID {
+		if o.Product == s.product && o.Version == s.d.RunningVersion && !o.PublishedAt.Before(r.PublishedAt) {
+			return fmt.Sprintf("the device runs %s, which is no older than %s", o.Version, r.Version)
+		}
+	}
+	return ""
+}
+
+func (s *v1Side) deployment(r *Release) *Deployment {
+	for i := range s.d.Deployments {
+		if s.d.Deployments[i].ReleaseID == r.ID {
+			return &s.d.Deployments[i]
+		}
+	}
+	return nil
+}
+
+func (s *v1Side) unfit(*Release) string  { return "" }
+func (s *v1Side) busy(*Release) bool     { return false }
+func (s *v1Side) bytes(r *Release) int64 { return r.Image.Size }
 
 // RetryDue says whether an operator ordered another try of what the deployment
 // found bad, and the try has not begun: a deployment that begins by order

@@ -112,7 +112,7 @@ func ApplyReport(dep *Deployment, r *Release, rep Report, proven bool, now time.
 	}
 	if a.changes() {
 		if proven && !a.was.Proven && a.was.State != "" {
-			a.dep = Deployment{Device: a.was.Device} // R1
+			a.dep = Deployment{Device: a.was.Device, Rollout: a.was.Rollout, Phase: a.was.Phase} // R1
 		}
 		a.download()
 		a.verify()

@@ -48,9 +48,21 @@ func TakeReport(d Device, c Candidates, rep Report, proven bool, now time.Time) 
 		dep = *target.Deployment
 	}
 	if proven && RetryDue(d, dep) && s.begins(d, now) {
-		dep = Deployment{Device: d.ID, StartedAt: later(now, d.RetryAt), Proven: true}
+		dep = Deployment{Device: d.ID, StartedAt: later(now, d.RetryAt), Proven: true, Rollout: dep.Rollout, Phase: dep.Phase, Tries: dep.Tries}
 	}
+	was := dep
 	dep, events := ApplyReport(&dep, target.Release, rep, proven, now)
+	if proven && dep.State != "" && dep != was {
+		if dep.Class = ""; told && dep.State == StateReverted {
+			dep.Class = ClassOrdered
+		}
+		if d.Assurance == AssuranceOwn {
+			dep.Assurance = AssuranceOwn
+		} else {
+			dep.Assurance = AssuranceShared // its MAC was right, and it has no key of its own
+		}
+		d.Failures, dep.Tries = failuresAfter(d.Failures, dep.Tries, was, dep)
+	}
 	answered := s.answersOrder(told) || told && s.bootAnswers(underWay(target))
 	return updateDevice(d, s, proven, told, answered, now), dep, events
 }

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"reflect"
 	"testing"
 	"time"
 
@@ -116,7 +117,7 @@ func TestTakeReportUnproven(t *testing.T) {
 
 	signed := order
 	signed.Signed, signed.RollbackSentAt = true, at(2)
-	if dev, dep, events := TakeReport(signed, c, back, false, at(60)); dev != signed || dep != *c.Offer.Deployment || len(events) == 0 {
+	if dev, dep, events := TakeReport(signed, c, back, false, at(60)); !reflect.DeepEqual(dev, signed) || dep != *c.Offer.Deployment || len(events) == 0 {
 		t.Errorf("forged: %+v, %+v", dev, dep)
 	}
 
@@ -224,7 +225,7 @@ func TestForgedReportsDecideNothing(t *testing.T) {
 				apply(clean, offer, rep, true, now)
 				apply(dirty, offer, rep, true, now)
 			}
-			if clean.dev != dirty.dev {
+			if !reflect.DeepEqual(clean.dev, dirty.dev) {
 				t.Fatalf("device: %+v, not %+v", dirty.dev, clean.dev)
 			}
 			for _, r := range rels {

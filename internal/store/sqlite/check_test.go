@@ -89,7 +89,7 @@ func TestCheckFinds(t *testing.T) {
 	found(t, openToCheck(t, asKilled(t, nil), [32]byte{9}), "secret.key is not the one")
 	for part, statement := range map[string]string{
 		"can't be opened":      "UPDATE keys SET sealed = x'00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff'",
-		"a row of deployments": "INSERT INTO deployments SELECT 'nobody', 7, 'offered', 0, 0, 0, '', '', 0, 0, 0",
+		"a row of deployments": "INSERT INTO deployments (device, release_id, state, chunks_received, chunks_total, verified, boot_status, reason, proven, started_at, updated_at) SELECT 'nobody', 7, 'offered', 0, 0, 0, '', '', 0, 0, 0",
 		"missing from index":   "PRAGMA writable_schema = 1; UPDATE sqlite_schema SET sql = 'CREATE INDEX events_device ON events (name)' WHERE name = 'events_device'",
 	} {
 		dir := filled(t)

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/runnel-fota/runnel/internal/fleet"
@@ -70,6 +71,7 @@ func scanReleaseAnd(row scanner, more ...any) (r fleet.Release, err error) {
 const deviceColumns = `d.id, d.product, d.added_at, d.last_seen, d.running_version, d.nonce, d.clocked, d.signed,
  d.rollback_wanted, d.rollback_reason, d.rollback_sent_at, d.retry_at, d.rollback_number,
  d.strongest_wire, d.native_nonce, d.hardware, d.epoch, d.sequence, d.security_version, d.list_version, d.slots, d.running_slot,
+ d.tags, d.attributes, d.ask, d.failures, d.forced, d.heard,
  EXISTS (SELECT 1 FROM keys k WHERE k.owner_kind = 'device' AND k.owner = d.id AND k.purpose = 'v1' AND k.state = 'active'),
  (SELECT count(*) FROM keys k WHERE k.owner_kind = 'device' AND k.owner = d.id AND k.purpose = 'native' AND k.state = 'active')`
 
@@ -77,13 +79,21 @@ const deviceColumns = `d.id, d.product, d.added_at, d.last_seen, d.running_versi
 func scanDeviceAnd(row scanner, more ...any) (d fleet.Device, err error) {
 	var added, seen, sent, retry, nonce, native int64
 	var own bool
+	var tags, attributes string
 	err = row.Scan(append([]any{&d.ID, &d.Product, &added, &seen, &d.RunningVersion, &nonce, &d.Clocked, &d.Signed,
 		&d.RollbackWanted, &d.RollbackReason, &sent, &retry, &d.RollbackNumber,
 		&d.StrongestWire, &native, &d.Hardware, &d.Epoch, &d.Sequence, &d.SecurityVersion, &d.ListVersion, &d.Slots, &d.RunningSlot,
+		&tags, &attributes, &d.Ask, &d.Failures, &d.Forced, &d.Heard,
 		&own, &d.NativeKeys}, more...)...)
 	d.AddedAt, d.LastSeen = fromMicros(added), fromMicros(seen)
 	d.RollbackSentAt, d.RetryAt = fromMicros(sent), fromMicros(retry)
 	d.Nonce, d.NativeNonce = uint64(nonce), uint64(native)
+	if err == nil && tags != "" {
+		err = json.Unmarshal([]byte(tags), &d.Tags)
+	}
+	if err == nil && attributes != "" {
+		err = json.Unmarshal([]byte(attributes), &d.Attributes)
+	}
 	d.Assurance = fleet.AssuranceNone
 	// Who has spoken natively is heard by its own key alone from then on.
 	if own || fleet.WireV1.WeakerThan(d.StrongestWire) {
@@ -95,14 +105,14 @@ func scanDeviceAnd(row scanner, more ...any) (d fleet.Device, err error) {
 func scanDevice(row scanner) (fleet.Device, error) { return scanDeviceAnd(row) }
 
 const deploymentColumns = `p.device, p.release_id, r.version, p.state, p.chunks_received, p.chunks_total, p.verified,
- p.boot_status, p.reason, p.proven, p.started_at, p.updated_at`
+ p.boot_status, p.reason, p.proven, p.started_at, p.updated_at, coalesce(p.rollout, 0), p.phase, p.class, p.tries, p.assurance, p.heard`
 
 const deploymentTables = ` FROM deployments p JOIN releases r ON r.id = p.release_id `
 
 func scanDeployment(row scanner) (p fleet.Deployment, err error) {
 	var started, updated int64
 	err = row.Scan(&p.Device, &p.ReleaseID, &p.Version, &p.State, &p.ChunksReceived, &p.ChunksTotal, &p.Verified,
-		&p.BootStatus, &p.Reason, &p.Proven, &started, &updated)
+		&p.BootStatus, &p.Reason, &p.Proven, &started, &updated, &p.Rollout, &p.Phase, &p.Class, &p.Tries, &p.Assurance, &p.Heard)
 	p.StartedAt, p.UpdatedAt = fromMicros(started), fromMicros(updated)
 	return p, err
 }

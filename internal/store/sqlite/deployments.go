@@ -126,21 +126,23 @@ func candidate(t *tx, device, where string, args ...any) (fleet.Candidate, error
 }
 
 func saveDevice(t *tx, d fleet.Device) error {
-	_, err := t.exec(`UPDATE devices SET last_seen = ?, running_version = ?, nonce = ?, signed = ?, strongest_wire = ?,
- rollback_wanted = ?, rollback_reason = ?, rollback_sent_at = ? WHERE id = ?`,
+	_, err := t.exec(`UPDATE devices SET last_seen = ?1, running_version = ?, nonce = ?, signed = ?, strongest_wire = ?,
+ rollback_wanted = ?, rollback_reason = ?, rollback_sent_at = ?, failures = ?,
+ heard = CASE WHEN last_seen < ?1 THEN (SELECT clock FROM fleet_clock) ELSE heard END WHERE id = ?`,
 		micros(d.LastSeen), d.RunningVersion, int64(d.Nonce), flag(d.Signed), string(d.StrongestWire),
-		flag(d.RollbackWanted), d.RollbackReason, micros(d.RollbackSentAt), d.ID)
+		flag(d.RollbackWanted), d.RollbackReason, micros(d.RollbackSentAt), d.Failures, d.ID)
 	return err
 }
 
 func saveDeployment(t *tx, p fleet.Deployment) error {
 	_, err := t.exec(`INSERT INTO deployments
- (device, release_id, state, chunks_received, chunks_total, verified, boot_status, reason, proven, started_at, updated_at)
- VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ (device, release_id, state, chunks_received, chunks_total, verified, boot_status, reason, proven, started_at, updated_at, rollout, phase, class, tries, assurance, heard)
+ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, 0), ?, ?, ?, ?, (SELECT clock FROM fleet_clock))
  ON CONFLICT (device, release_id) DO UPDATE SET state = excluded.state, chunks_received = excluded.chunks_received,
  chunks_total = excluded.chunks_total, verified = excluded.verified, boot_status = excluded.boot_status, reason = excluded.reason,
- proven = excluded.proven, started_at = excluded.started_at, updated_at = excluded.updated_at`,
+ proven = excluded.proven, started_at = excluded.started_at, updated_at = excluded.updated_at,
+ rollout = excluded.rollout, phase = excluded.phase, class = excluded.class, tries = excluded.tries, assurance = excluded.assurance, heard = excluded.heard`,
 		p.Device, p.ReleaseID, string(p.State), p.ChunksReceived, p.ChunksTotal, flag(p.Verified),
-		p.BootStatus, p.Reason, flag(p.Proven), micros(p.StartedAt), micros(p.UpdatedAt))
+		p.BootStatus, p.Reason, flag(p.Proven), micros(p.StartedAt), micros(p.UpdatedAt), p.Rollout, p.Phase, string(p.Class), p.Tries, string(p.Assurance))
 	return err
 }

@@ -203,7 +203,7 @@ func (s *Store) saveSeen(ctx context.Context, seen []fleet.Seen) error {
 	return s.w.Do(ctx, func(t *tx) error {
 		for _, v := range seen {
 			if _, err := t.exec(`UPDATE devices SET
- last_seen = max(last_seen, ?1),
+ last_seen = max(last_seen, ?1), heard = (SELECT clock FROM fleet_clock),
  signed    = max(signed, ?2 > 0),
  nonce     = CASE WHEN ?1 > nonce_reset_at THEN max(nonce, ?2) ELSE nonce END,
  clocked   = CASE WHEN ?1 > nonce_reset_at THEN max(clocked, ?3) ELSE clocked END,
@@ -244,6 +244,9 @@ func (s *Store) order(ctx context.Context, device string, e fleet.Event, f func(
 	})
 }
 
+// orderBack has a device told to go back, for a reason.
+const orderBack = "UPDATE devices SET rollback_wanted = 1, rollback_number = rollback_number + 1, rollback_reason = ?, rollback_sent_at = 0"
+
 // OrderRollback implements fleet.Orders. Ordered again, the device is told again.
 func (s *Store) OrderRollback(ctx context.Context, device, reason string, now time.Time) (devices int, err error) {
 	reason = fleet.CleanText(reason, fleet.MaxText)
@@ -252,10 +255,9 @@ func (s *Store) OrderRollback(ctx context.Context, device, reason string, now ti
 		detail += ": " + reason
 	}
 	detail = fleet.CleanText(detail, fleet.MaxText)
-	const set = "UPDATE devices SET rollback_wanted = 1, rollback_number = rollback_number + 1, rollback_reason = ?, rollback_sent_at = 0"
 	if device != fleet.AllDevices {
 		err = s.order(ctx, device, fleet.Event{Time: now, Name: fleet.EventRollback, Detail: detail}, func(t *tx) (sql.Result, error) {
-			return t.exec(set+" WHERE id = ?", reason, device)
+			return t.exec(orderBack+" WHERE id = ?", reason, device)
 		})
 		if err != nil {
 			return 0, err
@@ -263,7 +265,7 @@ func (s *Store) OrderRollback(ctx context.Context, device, reason string, now ti
 		return 1, nil
 	}
 	err = s.w.Do(ctx, func(t *tx) error {
-		res, err := t.exec(set, reason)
+		res, err := t.exec(orderBack, reason)
 		if err != nil {
 			return err
 		}
@@ -305,7 +307,7 @@ func (s *Store) OrderRetry(ctx context.Context, device string, now time.Time) er
 		if d := fromMicros(did); d.After(last) {
 			last = d
 		}
-		return t.exec("UPDATE devices SET retry_at = ? WHERE id = ?", micros(fleet.NextRetry(now, last)), device)
+		return t.exec("UPDATE devices SET retry_at = ?, failures = 0 WHERE id = ?", micros(fleet.NextRetry(now, last)), device)
 	})
 }
 

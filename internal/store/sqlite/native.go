@@ -3,9 +3,12 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/runnel-fota/runnel/internal/fleet"
@@ -52,56 +55,154 @@ func (s *Store) NativeKeys(ctx context.Context, device string) (out fleet.Native
 	return out, nil
 }
 
-// deployedBuild is the build of the signed release ?2 that device ?1 spoke of last. The
-// joins are in this order: a release has a few builds, a device may have had many releases.
-const deployedBuild = `SELECT q.release_id FROM releases a
- CROSS JOIN releases b ON b.product = a.product AND b.epoch = a.epoch AND b.sequence = a.sequence AND b.manifest_digest IS NOT NULL
- CROSS JOIN deployments q ON q.device = ?1 AND q.release_id = b.id WHERE a.id = ?2 ORDER BY q.proven DESC, q.updated_at DESC, q.release_id DESC LIMIT 1`
+// Deployments of device ?1 of the releases in ?2 (JSON), in all their builds. The joins are
+// in this order: a release has a few builds, a device may have had many releases.
+const wantedDeployments = `(SELECT json_group_array(json_array(q.release_id, b.version, q.state, q.reason, q.proven, q.started_at, q.updated_at,
+  coalesce(q.rollout, 0), q.phase, q.class, q.tries, q.heard)) FROM
+ (SELECT j.value AS id FROM json_each(?2) j UNION SELECT c.id FROM json_each(?2) j CROSS JOIN releases a ON a.id = j.value
+  CROSS JOIN releases c ON c.product = a.product AND c.epoch = a.epoch AND c.sequence = a.sequence AND c.manifest_digest IS NOT NULL) w
+ CROSS JOIN deployments q ON q.device = ?1 AND q.release_id = w.id CROSS JOIN releases b ON b.id = w.id)`
+
+// What the rollouts in ?3 (JSON) have spent of their budgets.
+const wantedUsage = `(SELECT json_group_array(json_array(o.id, (SELECT count(*) FROM deployments u WHERE u.rollout = o.id),
+  (SELECT count(*) FROM deployments u WHERE ` + activeDeployment + `), o.next_at))
+ FROM json_each(?3) j CROSS JOIN rollouts o ON o.id = j.value)`
+
+// activeDeployment is one of rollout o that takes a place of its concurrency.
+const activeDeployment = `u.rollout = o.id AND u.state IN ('offered', 'downloading', 'verifying', 'rebooting', 'trial', 'unproven') AND
+  u.heard > (SELECT clock FROM fleet_clock) - json_extract(o.course, '$.silence') / 1000`
 
 // NativePoll implements fleet.NativeDevices: one statement.
-func (s *Store) NativePoll(ctx context.Context, device string, release int64) (fleet.NativeDevice, error) {
+func (s *Store) NativePoll(ctx context.Context, device string, want fleet.Wanted) (fleet.NativeDevice, error) {
 	var out fleet.NativeDevice
-	var p fleet.Deployment
-	var state, reason, version sql.NullString
-	var proven sql.NullBool
-	var id, started, updated sql.NullInt64
-	d, err := scanDeviceAnd(s.readers.row(ctx, "SELECT "+deviceColumns+`, d.native_boot, d.native_verdict, d.native_keys, (SELECT generation FROM catalogue),
- p.release_id, p.state, p.reason, p.proven, p.started_at, p.updated_at, r.version
- FROM devices d LEFT JOIN deployments p ON p.device = d.id AND p.release_id = (`+deployedBuild+`) LEFT JOIN releases r ON r.id = p.release_id WHERE d.id = ?1`, device, release),
-		&out.Boot, &out.Verdict, &out.KeysVersion, &out.Generation, &id, &state, &reason, &proven, &started, &updated, &version)
+	var deployments, usage string
+	d, err := scanDeviceAnd(s.readers.row(ctx, "SELECT "+deviceColumns+", d.native_boot, d.native_verdict, d.native_keys, (SELECT generation FROM catalogue), (SELECT clock FROM fleet_clock), "+
+		wantedDeployments+", "+wantedUsage+" FROM devices d WHERE d.id = ?1", device, jsonIDs(want.Releases), jsonIDs(want.Rollouts)),
+		&out.Boot, &out.Verdict, &out.KeysVersion, &out.Generation, &out.Clock, &deployments, &usage)
+	if err == nil {
+		out.Device = d
+		out.Deployments, err = parseDeployments(device, deployments)
+	}
+	if err == nil {
+		out.Usage, err = parseUsage(usage)
+	}
 	if err != nil {
 		return fleet.NativeDevice{}, wrap("poll", noDevice(err, device))
 	}
-	out.Device = d
-	if state.Valid {
-		p = fleet.Deployment{Device: device, ReleaseID: id.Int64, Version: version.String, State: fleet.DeploymentState(state.String), Reason: reason.String,
-			Proven: proven.Bool, StartedAt: fromMicros(started.Int64), UpdatedAt: fromMicros(updated.Int64)}
-		out.Deployment = &p
-	}
 	return out, nil
+}
+
+// jsonIDs is a list of numbers as JSON.
+func jsonIDs(ids []int64) string {
+	b := []byte{'['}
+	for i, id := range ids {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendInt(b, id, 10)
+	}
+	return string(append(b, ']'))
+}
+
+func parseDeployments(device, text string) (list []fleet.Deployment, err error) {
+	if text == "[]" {
+		return nil, nil
+	}
+	var rows [][]any
+	if err := decodeRows(text, &rows); err != nil {
+		return nil, err
+	}
+	for _, r := range rows {
+		p := fleet.Deployment{Device: device}
+		var proven, started, updated, phase, tries, heard int64
+		err := fill(r, &p.ReleaseID, &p.Version, (*string)(&p.State), &p.Reason, &proven, &started, &updated, &p.Rollout, &phase, (*string)(&p.Class), &tries, &heard)
+		if err != nil {
+			return nil, err
+		}
+		p.Proven, p.StartedAt, p.UpdatedAt = proven != 0, fromMicros(started), fromMicros(updated)
+		p.Phase, p.Tries, p.Heard = int(phase), int(tries), fleet.Clock(heard)
+		list = append(list, p)
+	}
+	return list, nil
+}
+
+func parseUsage(text string) (list []fleet.Usage, err error) {
+	if text == "[]" {
+		return nil, nil
+	}
+	var rows [][]any
+	if err := decodeRows(text, &rows); err != nil {
+		return nil, err
+	}
+	for _, r := range rows {
+		var u fleet.Usage
+		var joined, active int64
+		if err := fill(r, &u.Rollout, &joined, &active, (*int64)(&u.NextAt)); err != nil {
+			return nil, err
+		}
+		u.Joined, u.Active = int(joined), int(active)
+		list = append(list, u)
+	}
+	return list, nil
+}
+
+// decodeRows reads rows that SQLite made JSON of, with integers as they are.
+func decodeRows(text string, rows *[][]any) error {
+	d := json.NewDecoder(strings.NewReader(text))
+	d.UseNumber()
+	return d.Decode(rows)
+}
+
+// fill puts a row's values into texts and integers.
+func fill(row []any, to ...any) error {
+	if len(row) != len(to) {
+		return fmt.Errorf("a row of %d columns, not %d", len(row), len(to))
+	}
+	for i, v := range row {
+		switch p := to[i].(type) {
+		case *string:
+			s, ok := v.(string)
+			if !ok {
+				return fmt.Errorf("column %d is no text", i)
+			}
+			*p = s
+		case *int64:
+			n, ok := v.(json.Number)
+			var err error
+			if *p, err = n.Int64(); !ok || err != nil {
+				return fmt.Errorf("column %d is no integer", i)
+			}
+		}
+	}
+	return nil
 }
 
 // TakePoll implements fleet.NativeDevices. The nonce is judged and stored by the
 // first statement: whatever else is changed is changed once, whoever replays the
 // poll to whichever replica.
-func (s *Store) TakePoll(ctx context.Context, c fleet.NativeChange) (taken bool, err error) {
+func (s *Store) TakePoll(ctx context.Context, c fleet.NativeChange) (out fleet.Taken, err error) {
 	if err := checkNonce(c.Nonce); err != nil {
-		return false, err
+		return out, err
 	}
 	err = s.w.Do(ctx, func(t *tx) error {
 		n, err := affected(t.exec(`UPDATE devices SET native_nonce = ?1, native_boot = ?2, signed = 1, last_seen = max(last_seen, ?3),
- running_version = ?4, hardware = ?5, epoch = ?6, sequence = ?7, security_version = ?8, list_version = ?9, strongest_wire = ?10, native_verdict = ?11,
- slots = ?14, running_slot = ?15,
- rollback_sent_at = CASE WHEN ?12 AND rollback_wanted = 1 THEN ?3 ELSE rollback_sent_at END
- WHERE id = ?13 AND native_nonce < ?1`,
+ running_version = ?4, hardware = ?5, epoch = ?6, sequence = ?7, security_version = ?8, list_version = ?9, strongest_wire = ?10,
+ slots = ?13, running_slot = ?14, ask = CASE ?15 WHEN '' THEN ask ELSE ?15 END, heard = (SELECT clock FROM fleet_clock),
+ rollback_sent_at = CASE WHEN ?11 AND rollback_wanted = 1 THEN ?3 ELSE rollback_sent_at END
+ WHERE id = ?12 AND native_nonce < ?1`,
 			int64(c.Nonce), c.Boot, micros(c.Now), c.Facts.RunningVersion, fleet.CleanText(c.Facts.Hardware, fleet.MaxText), c.Facts.Epoch, c.Facts.Sequence,
-			c.Facts.SecurityVersion, c.Facts.ListVersion, string(c.Wire), c.Verdict, flag(c.RevertTold), c.Device, c.Facts.Slots, c.Facts.RunningSlot))
+			c.Facts.SecurityVersion, c.Facts.ListVersion, string(c.Wire), flag(c.RevertTold), c.Device, c.Facts.Slots, c.Facts.RunningSlot, c.Facts.Ask))
 		if err != nil || n == 0 {
 			return err
 		}
-		taken = true
+		out.Fresh = true
 		if c.Restarted {
 			if _, err := t.exec("DELETE FROM native_reports WHERE device = ?", c.Device); err != nil {
+				return err
+			}
+		}
+		if c.Admit != nil {
+			if out.Refused, err = admit(t, c.Device, *c.Admit, c.Now); err != nil {
 				return err
 			}
 		}
@@ -112,16 +213,76 @@ func (s *Store) TakePoll(ctx context.Context, c fleet.NativeChange) (taken bool,
 			}
 		}
 		for _, e := range c.Events {
+			if out.Refused && e.Name == fleet.EventOffer {
+				continue
+			}
 			if err := addEvent(t, e); err != nil {
+				return err
+			}
+		}
+		if !out.Refused {
+			if err := decided(t, c); err != nil {
 				return err
 			}
 		}
 		return retireOlder(t, c.Device, c.Key, c.Now)
 	})
 	if err != nil {
-		return false, err
+		return fleet.Taken{}, err
 	}
-	return taken, nil
+	return out, nil
+}
+
+// decided notes what the device was told, and keeps its last decisions.
+func decided(t *tx, c fleet.NativeChange) error {
+	if _, err := t.exec("UPDATE devices SET native_verdict = ? WHERE id = ?", c.Verdict, c.Device); err != nil || c.Decision == nil {
+		return err
+	}
+	return keepDecision(t, c.Device, *c.Decision)
+}
+
+func keepDecision(t *tx, device string, k fleet.KeptDecision) error {
+	if _, err := t.exec("INSERT INTO decisions (device, time, verdict, rollout, version, why) VALUES (?, ?, ?, ?, ?, ?)",
+		device, micros(k.At), string(k.Verdict), k.Rollout, k.Version, k.Why); err != nil {
+		return err
+	}
+	_, err := t.exec(`DELETE FROM decisions WHERE device = ?1 AND id <= (SELECT id FROM decisions WHERE device = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)`, device, fleet.KeepDecisions)
+	return err
+}
+
+// Admit implements fleet.RolloutDevices.
+func (s *Store) Admit(ctx context.Context, device string, a fleet.Admission, k fleet.KeptDecision) (refused bool, err error) {
+	err = s.w.Do(ctx, func(t *tx) error {
+		if refused, err = admit(t, device, a, k.At); err != nil || refused {
+			return err
+		}
+		if err := keepDecision(t, device, k); err != nil {
+			return err
+		}
+		return addEvent(t, fleet.Event{Time: k.At, Device: device, Version: k.Version, Name: fleet.EventOffer, Detail: k.Why, Proven: true})
+	})
+	return refused || err != nil, err
+}
+
+// admit lets a device into a rollout, unless that moved since the decision or its
+// last place is taken: here nobody else writes. A deployment that is under way
+// already goes on as the rollout's.
+func admit(t *tx, device string, a fleet.Admission, now time.Time) (refused bool, err error) {
+	n, err := affected(t.exec(`UPDATE rollouts AS o SET next_at = max(next_at, (SELECT clock FROM fleet_clock)) + ?1 WHERE o.id = ?2 AND o.version = ?3 AND
+ (?4 = 0 OR (SELECT count(*) FROM deployments u WHERE u.rollout = o.id AND u.device <> ?5) < ?4) AND
+ (?6 = 0 OR (SELECT count(*) FROM deployments u WHERE `+activeDeployment+` AND u.device <> ?5) < ?6) AND
+ (?1 = 0 OR next_at <= (SELECT clock FROM fleet_clock) + ?7)`,
+		a.Hold.Microseconds(), a.Rollout, a.Version, a.Count, device, a.Concurrency, fleet.RateSlack.Microseconds()))
+	if err != nil || n == 0 {
+		return true, err
+	}
+	_, err = t.exec(`INSERT INTO deployments (device, release_id, state, chunks_received, chunks_total, verified, boot_status, reason, proven, started_at, updated_at, rollout, phase, assurance, heard)
+ SELECT ?1, id, 'offered', 0, (size + chunk_size - 1) / chunk_size, 0, '', '', ?6 <> 'none', ?3, ?3, ?4, ?5, ?6, (SELECT clock FROM fleet_clock) FROM releases WHERE id = ?2
+ ON CONFLICT (device, release_id) DO UPDATE SET rollout = excluded.rollout, phase = excluded.phase, assurance = excluded.assurance, heard = excluded.heard, proven = max(proven, excluded.proven),
+  state = CASE WHEN proven = 0 OR state IN ('failed', 'reverted', 'cancelled', 'skipped') THEN 'offered' ELSE state END,
+  started_at = CASE WHEN proven = 0 OR state IN ('failed', 'reverted', 'cancelled', 'skipped') THEN excluded.started_at ELSE started_at END`,
+		device, a.ReleaseID, micros(now), a.Rollout, a.Phase, string(a.Assurance))
+	return false, err
 }
 
 // retireOlder forgets the native keys that were added before the one with that number.
@@ -237,7 +398,7 @@ func (s *Store) SaveNativeSeen(ctx context.Context, seen []fleet.NativeSeen) err
 	for part := range slices.Chunk(seen, seenBatch) {
 		err := s.w.Do(ctx, func(t *tx) error {
 			for _, v := range part {
-				if _, err := t.exec(`UPDATE devices SET last_seen = max(last_seen, ?1),
+				if _, err := t.exec(`UPDATE devices SET last_seen = max(last_seen, ?1), heard = (SELECT clock FROM fleet_clock),
  native_boot = CASE WHEN ?2 > native_nonce THEN ?3 ELSE native_boot END, native_nonce = max(native_nonce, ?2) WHERE id = ?4`,
 					micros(v.At), int64(v.Nonce), v.Boot, v.Device); err != nil {
 					return err

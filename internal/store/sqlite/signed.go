@@ -256,6 +256,9 @@ func (s *Store) NativeSnapshot(ctx context.Context) (out fleet.NativeSnapshot, e
 		if err != nil {
 			return err
 		}
+		if out.Rollouts, out.Groups, err = rolloutsOf(v); err != nil {
+			return err
+		}
 		of := map[int64][]fleet.Stream{}
 		for _, m := range streams {
 			of[m.ReleaseID] = append(of[m.ReleaseID], m)

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"math"
+	"reflect"
 	"strings"
 
 	"github.com/runnel-fota/runnel/internal/fleet"
@@ -17,7 +18,8 @@ func (s *suite) reports() {
 	_, err = s.DeploymentOf(ctx, "a", r.ID)
 	s.code(err, fleet.CodeNotFound)
 
-	want := fleet.Deployment{Device: "a", ReleaseID: r.ID, Version: "2.0", ChunksTotal: 10, Proven: true, StartedAt: at(1)}
+	want := fleet.Deployment{Device: "a", ReleaseID: r.ID, Version: "2.0", ChunksTotal: 10, Proven: true, StartedAt: at(1),
+		Assurance: fleet.AssuranceOwn, Heard: 1}
 	for i, c := range []struct {
 		rep   fleet.Report
 		state fleet.DeploymentState
@@ -161,7 +163,7 @@ func (s *suite) reportsUnproven() {
 	if got := s.deployment("signed"); got != dep {
 		s.Errorf("forged: %+v, was %+v", got, dep)
 	}
-	if got := s.device("signed"); got != dev {
+	if got := s.device("signed"); !reflect.DeepEqual(got, dev) {
 		s.Errorf("forged: %+v, was %+v", got, dev)
 	}
 	events, _, err := s.Events(ctx, "signed", 10)

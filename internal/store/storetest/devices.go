@@ -3,6 +3,7 @@ package storetest
 import (
 	"fmt"
 	"math"
+	"reflect"
 
 	"github.com/runnel-fota/runnel/internal/fleet"
 )
@@ -11,7 +12,7 @@ func (s *suite) devices() {
 	s.ok(s.AddDevice(ctx, fleet.Device{ID: "b", Product: "acme/pump"}, keyOf("b"), at(0.000001)))
 	s.ok(s.AddDevice(ctx, fleet.Device{ID: "a"}, nil, at(1)))
 	want := fleet.Device{ID: "b", Product: "acme/pump", Assurance: fleet.AssuranceOwn, AddedAt: at(0.000001)}
-	if got := s.device("b"); got != want {
+	if got := s.device("b"); !reflect.DeepEqual(got, want) {
 		s.Errorf("%+v, not %+v", got, want)
 	}
 	s.code(s.AddDevice(ctx, fleet.Device{ID: "b"}, keyOf("x"), at(2)), fleet.CodeConflict)
@@ -29,7 +30,7 @@ func (s *suite) devices() {
 	s.reopen()
 	list, err := s.ListDevices(ctx)
 	s.ok(err)
-	if len(list) != 2 || list[0].ID != "a" || list[0].Assurance != fleet.AssuranceNone || list[1] != want {
+	if len(list) != 2 || list[0].ID != "a" || list[0].Assurance != fleet.AssuranceNone || !reflect.DeepEqual(list[1], want) {
 		s.Errorf("%+v", list)
 	}
 	s.wantNames("b", fleet.EventDeviceAdded)

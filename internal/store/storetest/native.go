@@ -122,20 +122,32 @@ func (s *suite) taken(c fleet.NativeChange, want bool) {
 	s.Helper()
 	got, err := s.TakePoll(ctx, c)
 	s.ok(err)
-	if got != want {
-		s.Errorf("nonce %d taken: %v", c.Nonce, got)
+	if got.Fresh != want || got.Refused {
+		s.Errorf("nonce %d taken: %+v", c.Nonce, got)
 	}
 }
 
-func (s *suite) poll(id string, release int64) fleet.NativeDevice {
+// polled is what a poll reads, with what the device did last of the release.
+type polled struct {
+	fleet.NativeDevice
+	Deployment *fleet.Deployment
+}
+
+func (s *suite) poll(id string, release int64) (p polled) {
 	s.Helper()
-	d, err := s.NativePoll(ctx, id, release)
+	d, err := s.NativePoll(ctx, id, fleet.Wanted{Releases: []int64{release}})
 	s.ok(err)
-	return d
+	p.NativeDevice = d
+	for i := range d.Deployments {
+		if x := &d.Deployments[i]; p.Deployment == nil || x.UpdatedAt.After(p.Deployment.UpdatedAt) {
+			p.Deployment = x
+		}
+	}
+	return p
 }
 
 func (s *suite) nativePoll() {
-	_, err := s.NativePoll(ctx, "a", 0)
+	_, err := s.NativePoll(ctx, "a", fleet.Wanted{})
 	s.code(err, fleet.CodeNotFound)
 	s.addNative("a", "p")
 	r := s.mustPublishSigned("p", "1.0", 1, 1)
@@ -206,7 +218,7 @@ func (s *suite) takePollRace() {
 			if err != nil {
 				s.Error(err)
 			}
-			if ok {
+			if ok.Fresh {
 				n.Add(1)
 			}
 		})

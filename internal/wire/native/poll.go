@@ -80,7 +80,7 @@ func (s *Server) poll(r *http.Request, body, buf []byte) ([]byte, error) {
 		return nil, err
 	}
 	now := s.c.Now()
-	ask := askOf(&m)
+	ask, facts := askOf(&m), factsOf(&m)
 	refused := ask.Wire.WeakerThan(state.StrongestWire)
 	t, err := c.dev.take(m.Nonce, state.NativeNonce)
 	if err != nil {
@@ -96,16 +96,21 @@ func (s *Server) poll(r *http.Request, body, buf []byte) ([]byte, error) {
 		var change fleet.NativeChange
 		var needed bool
 		if refused {
-			change, needed = fleet.NativeRefusal(state, ask.Wire, m.Boot, now)
+			change, needed = fleet.NativeRefusal(&state, ask.Wire, m.Boot, now)
 		} else {
-			out = offers.Decide(state.Device, state.Deployment, ask, now)
-			change, needed = fleet.NativeChanges(state, factsOf(&m), ask.Wire, out, m.Boot, m.Key, c.keys.numbers, now)
+			out = offers.Decide(&state, ask, now, nil)
+			change, needed = fleet.NativeChanges(&state, facts, ask.Wire, out, m.Boot, m.Key, c.keys.numbers, now)
 		}
 		change.Nonce = m.Nonce
-		fresh, err := s.change(ctx, c.dev, change, needed)
+		taken, err := s.change(ctx, c.dev, change, needed)
 		if err != nil {
 			return nil, err
 		}
+		if taken.Refused {
+			// Another device took the last place, or the rollout moved since it was read.
+			out = fleet.NativeDecision{Cancel: out.Cancel}
+		}
+		fresh := taken.Fresh
 		if !fresh {
 			// Another replica took this nonce, or a higher one, in between: the device must
 			// not read "nothing" out of it.
@@ -128,21 +133,21 @@ func (s *Server) poll(r *http.Request, body, buf []byte) ([]byte, error) {
 	return answer, nil
 }
 
-// change makes what a poll changes, or leaves it to be written behind. fresh is
-// false where another replica has taken that nonce or a higher one: then nothing
+// change makes what a poll changes, or leaves it to be written behind. It is not
+// fresh where another replica has taken that nonce or a higher one: then nothing
 // was changed, and the device is told as if this one had known.
-func (s *Server) change(ctx context.Context, dev *device, c fleet.NativeChange, needed bool) (fresh bool, err error) {
+func (s *Server) change(ctx context.Context, dev *device, c fleet.NativeChange, needed bool) (taken fleet.Taken, err error) {
 	if !needed {
 		dev.booted(c.Boot)
 		dev.done(true, c.Now)
-		return true, nil
+		return fleet.Taken{Fresh: true}, nil
 	}
 	defer dev.done(false, c.Now)
-	fresh, err = s.c.Devices.TakePoll(context.WithoutCancel(ctx), c)
-	if fresh {
+	taken, err = s.c.Devices.TakePoll(context.WithoutCancel(ctx), c)
+	if taken.Fresh {
 		dev.booted(c.Boot)
 	}
-	return fresh, err
+	return taken, err
 }
 
 // read reads, in one statement, all that the poll needs. Where its keys or the
@@ -156,8 +161,8 @@ func (s *Server) read(ctx context.Context, c *caller, m *core.Poll, decode func(
 	}
 	ask := askOf(m)
 	for range tries {
-		candidate := offers.Candidate(c.dev.product, ask)
-		state, err := s.c.Devices.NativePoll(ctx, c.dev.id, candidate)
+		want := offers.Wanted(c.dev.product, ask)
+		state, err := s.c.Devices.NativePoll(ctx, c.dev.id, want)
 		if fleet.CodeOf(err) == fleet.CodeNotFound {
 			return state, nil, errWho
 		}
@@ -180,7 +185,7 @@ func (s *Server) read(ctx context.Context, c *caller, m *core.Poll, decode func(
 		if offers, err = s.offers.get(ctx, state.Generation); err != nil {
 			return state, nil, err
 		}
-		if offers.Candidate(c.dev.product, ask) == candidate {
+		if offers.Wanted(c.dev.product, ask).Equal(want) {
 			return state, offers, nil
 		}
 	}
@@ -208,11 +213,13 @@ func askOf(m *core.Poll) fleet.NativeAsk {
 		wire = fleet.WireSigned
 	}
 	return fleet.NativeAsk{Wire: wire, Hardware: m.Hardware, ESP: m.HasChip, Chip: m.Chip, Epoch: m.Epoch, Sequence: m.Sequence,
-		SecurityVersion: m.SecurityVersion, Slots: m.Slots[:m.SlotCount], Running: int(m.Running), Envelope: m.Envelope, Chunk: m.Chunk, InProgress: m.InProgress}
+		SecurityVersion: m.SecurityVersion, Slots: m.Slots[:m.SlotCount], Running: int(m.Running), Envelope: m.Envelope, Chunk: m.Chunk, InProgress: m.InProgress,
+		Version: fleet.CleanText(string(m.Version), fleet.MaxVersion)}
 }
 
 func factsOf(m *core.Poll) fleet.NativeFacts {
+	ask := askOf(m)
 	return fleet.NativeFacts{RunningVersion: fleet.CleanText(string(m.Version), fleet.MaxVersion), Hardware: fleet.HardwareText(m.Hardware),
 		Epoch: m.Epoch, Sequence: m.Sequence, SecurityVersion: m.SecurityVersion, ListVersion: m.ListVersion,
-		Slots: int(m.SlotCount), RunningSlot: int(m.Running)}
+		Slots: int(m.SlotCount), RunningSlot: int(m.Running), Ask: ask.Text()}
 }

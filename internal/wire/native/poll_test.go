@@ -482,11 +482,11 @@ type failing struct {
 	pollsPass bool
 }
 
-func (f *failing) NativePoll(ctx context.Context, id string, r int64) (fleet.NativeDevice, error) {
+func (f *failing) NativePoll(ctx context.Context, id string, want fleet.Wanted) (fleet.NativeDevice, error) {
 	if f.err != nil && !f.pollsPass {
 		return fleet.NativeDevice{}, f.err
 	}
-	return f.NativeDevices.NativePoll(ctx, id, r)
+	return f.NativeDevices.NativePoll(ctx, id, want)
 }
 
 func (f *failing) TakeReport(ctx context.Context, r fleet.NativeReport, now time.Time) error {

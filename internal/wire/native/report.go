@@ -66,7 +66,7 @@ func (s *Server) report(r *http.Request, body, buf []byte) ([]byte, error) {
 
 func reportOf(m *core.Report) fleet.NativeReport {
 	rep := fleet.NativeReport{Device: string(m.Device), Key: m.Key, Nonce: m.Nonce, Boot: m.Boot, Number: m.Number, Epoch: m.Epoch, Sequence: m.Sequence,
-		Image: fleet.Digest(m.Digest), State: states[m.State], Bytes: m.Bytes, Reason: reasonText(m.Reason)}
+		Image: fleet.Digest(m.Digest), State: states[m.State], Bytes: m.Bytes, Reason: reasonText(m.Reason), Class: classOf(m.Reason)}
 	if m.State == core.StateFailed && onTheWay(m.Reason) {
 		rep.State = fleet.StateDownloading
 	}
@@ -87,6 +87,24 @@ func reportOf(m *core.Report) fleet.NativeReport {
 // updates until an operator orders a retry.
 func onTheWay(n uint16) bool {
 	return n == uint16(reasons.ReasonRecord) || n == uint16(reasons.ReasonStream)
+}
+
+// classOf is what kind of failure a reason is; what is not named is the release's.
+func classOf(n uint16) fleet.Class {
+	if n > math.MaxUint8 {
+		return fleet.ClassNone
+	}
+	switch reasons.Reason(n) {
+	case reasons.ReasonCrashed, reasons.ReasonNotVerified, reasons.ReasonSelfTest, reasons.ReasonBootsSpent, reasons.ReasonNotBootable, reasons.ReasonImage:
+		return fleet.ClassImage
+	case reasons.ReasonFlashErase, reasons.ReasonFlashProgram, reasons.ReasonFlashRead, reasons.ReasonDamaged, reasons.ReasonBootRecord, reasons.ReasonState, reasons.ReasonJournal:
+		return fleet.ClassFlash
+	case reasons.ReasonKeyList, reasons.ReasonSignature, reasons.ReasonEpoch, reasons.ReasonSecurity, reasons.ReasonTrust:
+		return fleet.ClassRefused
+	case reasons.ReasonOrdered:
+		return fleet.ClassOrdered
+	}
+	return fleet.ClassNone
 }
 
 // reasonText is the updater's word for a number, with the number.

@@ -10,9 +10,10 @@ import (
 
 // catalog is all releases in memory, read again when the generation moved.
 type catalog struct {
-	source fleet.Catalogue
-	now    atomic.Pointer[releases]
-	mu     sync.Mutex // one reader at a time
+	source   fleet.Catalogue
+	rollouts fleet.RolloutCatalogue // nil: there are none
+	now      atomic.Pointer[releases]
+	mu       sync.Mutex // one reader at a time
 }
 
 // releases is a snapshot; nothing in it changes.
@@ -21,6 +22,7 @@ type releases struct {
 	byID       map[int64]*fleet.Release
 	newest     map[string]*fleet.Release // by product
 	products   []string
+	decide     *fleet.V1Catalogue
 }
 
 func (c *catalog) get(ctx context.Context) (*releases, error) {
@@ -40,6 +42,14 @@ func (c *catalog) get(ctx context.Context) (*releases, error) {
 	if err != nil {
 		return nil, err
 	}
+	var rollouts fleet.RolloutSnapshot
+	if c.rollouts != nil {
+		if rollouts, err = c.rollouts.RolloutSnapshot(ctx); err != nil {
+			return nil, err
+		}
+		// The older of both: where one moved between, the next call reads both again.
+		gen = min(gen, rollouts.Generation)
+	}
 	r := &releases{generation: gen, byID: make(map[int64]*fleet.Release, len(list)),
 		newest: make(map[string]*fleet.Release), products: fleet.Products(list)}
 	for i := range list {
@@ -50,6 +60,7 @@ func (c *catalog) get(ctx context.Context) (*releases, error) {
 			r.newest[p] = n
 		}
 	}
+	r.decide = &fleet.V1Catalogue{Plan: fleet.NewPlan(rollouts), Products: r.products, ByID: r.byID, Newest: r.newest}
 	c.now.Store(r)
 	return r, nil
 }

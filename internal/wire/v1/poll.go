@@ -50,7 +50,8 @@ func (s *Server) checkWire(ctx context.Context, dev fleet.Device) error {
 	return errWho
 }
 
-// decide asks the domain what the device may get now.
+// decide asks the domain what the device may get now. A device that comes into a
+// rollout by that is written down first; where it can't, it gets nothing this time.
 func (s *Server) decide(ctx context.Context, cat *releases, id string) (fleet.Decision, error) {
 	dev, err := s.c.Devices.Device(ctx, id)
 	if err == nil {
@@ -59,19 +60,33 @@ func (s *Server) decide(ctx context.Context, cat *releases, id string) (fleet.De
 	if err != nil {
 		return fleet.Decision{}, err
 	}
-	newest := cat.newest[fleet.ProductOf(dev, cat.products)]
-	var dep *fleet.Deployment
-	if newest != nil {
-		d, err := s.c.Deployments.DeploymentOf(ctx, id, newest.ID)
+	n := fleet.NativeDevice{Device: dev}
+	want := cat.decide.Wanted(dev)
+	if s.c.Rollouts != nil {
+		if n, err = s.c.Rollouts.NativePoll(ctx, id, want); err != nil {
+			return fleet.Decision{}, err
+		}
+		n.Device = dev // its assurance is the one that is shown
+	} else if len(want.Releases) > 0 {
+		d, err := s.c.Deployments.DeploymentOf(ctx, id, want.Releases[0])
 		switch fleet.CodeOf(err) {
 		case "":
-			dep = &d
+			n.Deployments = append(n.Deployments, d)
 		case fleet.CodeNotFound:
 		default:
 			return fleet.Decision{}, err
 		}
 	}
-	return fleet.OfferFor(dev, newest, dep, s.c.Now()), nil
+	now := s.c.Now()
+	out := cat.decide.Decide(&n, now, nil)
+	if out.Admit == nil {
+		return out, nil
+	}
+	refused, err := s.c.Rollouts.Admit(context.WithoutCancel(ctx), id, *out.Admit, fleet.KeptDecision{At: now, Verdict: out.Verdict, Rollout: out.Rollout, Version: out.Release.Version, Why: out.Why})
+	if err != nil || refused {
+		return fleet.Decision{}, err
+	}
+	return out, nil
 }
 
 func (s *Server) manifest(w http.ResponseWriter, r *http.Request, c caller) error {

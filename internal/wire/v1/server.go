@@ -67,6 +67,12 @@ type Publisher interface {
 	PublishImage(ctx context.Context, product, version string, chunkSize int, digest *fleet.Digest, image io.Reader) (fleet.Release, bool, error)
 }
 
+// Rollouts is what decides where a product has rollouts.
+type Rollouts interface {
+	fleet.RolloutCatalogue
+	fleet.RolloutDevices
+}
+
 // Config is what the server needs. All services and Now are required but Log.
 type Config struct {
 	Devices     fleet.Devices
@@ -77,6 +83,7 @@ type Config struct {
 	Tokens      fleet.Tokens
 	Blobs       Blobs
 	Publisher   Publisher
+	Rollouts    Rollouts // nil: there are none
 	Log         *slog.Logger
 	Now         func() time.Time
 
@@ -128,6 +135,9 @@ func New(c Config) *Server {
 	s := &Server{c: c, log: c.Log, uploads: make(chan struct{}, maxUploads), warned: make(map[string]bool)}
 	s.devices = newDeviceCache(c.Devices, c.MaxDevices)
 	s.cat.source = c.Catalogue
+	if c.Rollouts != nil {
+		s.cat.rollouts = c.Rollouts
+	}
 	s.images = newImageCache(c.Blobs, c.CacheBytes)
 	return s
 }
