@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"time"
+	_ "time/tzdata" // maintenance windows are the same on machines that have no zones
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/runnel-fota/runnel/internal/datadir"
 	"github.com/runnel-fota/runnel/internal/fleet"
 	"github.com/runnel-fota/runnel/internal/httpserver"
+	"github.com/runnel-fota/runnel/internal/rollout"
 	"github.com/runnel-fota/runnel/internal/store/sqlite"
 	"github.com/runnel-fota/runnel/internal/wire/native"
 	v1 "github.com/runnel-fota/runnel/internal/wire/v1"
@@ -182,10 +184,11 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 	// The original never looked into an image, and boards other than the ESP32 live on that.
 	upload := images.intake.AnyBoard()
 	wire := v1.New(v1.Config{Devices: store, Orders: store, Deployments: store, Catalogue: v1Catalogue{store, store}, Events: store, Tokens: store,
-		Blobs: images.blobs, Publisher: upload, Log: c.log, Now: time.Now, SilentDevice: c.silentDevice, OpenOperator: c.openOperator,
+		Blobs: images.blobs, Publisher: upload, Rollouts: store, Log: c.log, Now: time.Now, SilentDevice: c.silentDevice, OpenOperator: c.openOperator,
 		Window: c.window, NonceJump: c.nonceJump, CacheBytes: c.cacheBytes})
 	mux := http.NewServeMux()
 	wire.Register(mux)
+	engine := &rollout.Engine{Store: store, Log: c.log, Now: time.Now}
 	exchange := native.New(native.Config{Devices: store, Catalogue: store, KeyLists: store, Enroller: store, Log: c.log, Now: time.Now,
 		WireRaised: wire.WireRaised, TLSProxy: c.tlsProxy, ComeBack: c.comeBack})
 	exchange.Register(mux)
@@ -211,10 +214,11 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
 	written := make(chan error, 1)
 	go func() {
-		native, scrub := make(chan error, 1), make(chan error, 1)
+		native, scrub, rollouts := make(chan error, 1), make(chan error, 1), make(chan error, 1)
 		go func() { native <- exchange.Run(behind) }()
 		go func() { scrub <- images.scrub(behind, c.scrubRate) }()
-		written <- errors.Join(wire.Run(behind), <-native, <-scrub)
+		go func() { rollouts <- engine.Run(behind) }()
+		written <- errors.Join(wire.Run(behind), <-native, <-scrub, <-rollouts)
 	}()
 	// The listener takes connections from here on; Serve answers them.
 	if err := c.ready(l.Addr(), dir, token); err != nil {
