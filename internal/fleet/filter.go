@@ -202,6 +202,10 @@ func (f Filter) run(e *FilterEnv) (bool, error) {
 	if f.program == nil {
 		return true, nil
 	}
+	return f.value(e)
+}
+
+func (f Filter) value(e *FilterEnv) (bool, error) {
 	out, err := expr.Run(f.program, e)
 	if err != nil {
 		return false, err
@@ -216,6 +220,25 @@ func (f Filter) run(e *FilterEnv) (bool, error) {
 // Match says whether the filter takes the device. One that fails for a device does
 // not take it: err says why, for those who ask.
 func (f Filter) Match(e *FilterEnv) (bool, error) { return f.run(e) }
+
+// facts are what filters see of one device: made when the first one asks, as most
+// rollouts are for everybody.
+type facts struct {
+	d       *Device
+	ask     *NativeAsk
+	product string
+	env     *FilterEnv
+}
+
+func (x *facts) match(f Filter) (bool, error) {
+	if f.program == nil {
+		return true, nil
+	}
+	if x.env == nil {
+		x.env = EnvOf(x.d, x.ask, x.product)
+	}
+	return f.value(x.env)
+}
 
 // CompareVersions orders version texts as people do: runs of digits by their value,
 // everything else by its bytes; a text goes before the one that it begins.

@@ -124,20 +124,20 @@ func (r *planned) countPhase() (index, count int, ok bool) {
 
 // member is the first phase so far that the device belongs to by its place or its
 // group; -1: none.
-func (r *planned) member(device string, env *FilterEnv) int {
+func (r *planned) member(x *facts) int {
 	place := -1.0
 	for i, p := range r.Course.Phases[:min(r.Phase+1, len(r.Course.Phases))] {
 		switch p.Kind {
 		case PhasePercent:
 			if place < 0 {
-				place = Place(r.ID, device)
+				place = Place(r.ID, x.d.ID)
 			}
 			if place < max(p.Percent/100, r.Reach) {
 				return i
 			}
 		case PhaseGroup:
 			// One whose filter fails for the device is not in the group.
-			if in, err := r.groups[i].Match(env); err == nil && in {
+			if in, err := x.match(r.groups[i]); err == nil && in {
 				return i
 			}
 		}
@@ -270,10 +270,10 @@ type planDecision struct {
 // phase, window and budgets.
 func (p *Plan) decide(q question, w side) planDecision {
 	pp := p.products[q.product]
-	env := EnvOf(q.d, q.ask, q.product)
+	x := &facts{d: q.d, ask: q.ask, product: q.product}
 	var last planDecision
 	for _, r := range pp.inForce {
-		out, next := r.decide(q, w, env)
+		out, next := r.decide(q, w, x)
 		if !next {
 			return out
 		}
@@ -289,7 +289,7 @@ func (p *Plan) decide(q question, w side) planDecision {
 	return last
 }
 
-func (r *planned) decide(q question, w side, env *FilterEnv) (out planDecision, next bool) {
+func (r *planned) decide(q question, w side, x *facts) (out planDecision, next bool) {
 	out.rollout = r.ID
 	say := func(result, rule string, v Verdict, format string, args ...any) (planDecision, bool) {
 		why := CleanText(fmt.Sprintf(format, args...), MaxText)
@@ -312,7 +312,7 @@ func (r *planned) decide(q question, w side, env *FilterEnv) (out planDecision, 
 		return say(RuleNext, "start", VerdictPaused, "%s is being taken back: %s", r.ReleaseVersion, r.Reason)
 	}
 	pass("start", "it has begun and is %s", r.State)
-	if in, err := r.filter.Match(env); err != nil {
+	if in, err := x.match(r.filter); err != nil {
 		return say(RuleNext, "target", VerdictNotTargeted, "its filter, %s, fails for this device: %v", r.filter, err)
 	} else if !in {
 		return say(RuleNext, "target", VerdictNotTargeted, "its filter, %s, does not take this device", r.filter)
@@ -360,7 +360,7 @@ func (r *planned) decide(q question, w side, env *FilterEnv) (out planDecision, 
 			u = q.usage[i]
 		}
 	}
-	phase, count := r.member(q.d.ID, env), 0
+	phase, count := r.member(x), 0
 	switch {
 	case begun:
 		phase = dep.Phase
@@ -502,22 +502,22 @@ func (p *Plan) Members(rollout int64, product string) (m Membership, ok bool) {
 // Targets says whether its filter takes the device, and to which of the phases that
 // have begun the device belongs by place or group; -1: to none, as yet.
 func (m Membership) Targets(d *Device, a *NativeAsk, product string) (phase int, in bool) {
-	env := EnvOf(d, a, product)
-	if in, err := m.r.filter.Match(env); err != nil || !in {
+	x := &facts{d: d, ask: a, product: product}
+	if in, err := x.match(m.r.filter); err != nil || !in {
 		return -1, false
 	}
-	return m.r.member(d.ID, env), true
+	return m.r.member(x), true
 }
 
 // Awaits says whether a rollout's phase waits for a device, as far as its last poll
 // tells: the release is for its hardware, it has none as new, and the filter takes
-// it. phase is that which it belongs to by place or group; -1: none, as yet.
-func (o *NativeOffers) Awaits(r *Rollout, d *Device) (phase int, waits bool) {
+// it. phase is that which it belongs to by place or group; -1: none, as yet. a is
+// what it asked last (ParseAsk): many devices ask the same, so it is the caller's to keep.
+func (o *NativeOffers) Awaits(r *Rollout, d *Device, a *NativeAsk) (phase int, waits bool) {
 	m, ok := o.plan.Members(r.ID, r.Product)
 	if !ok || ProductOf(*d, o.products) != r.Product {
 		return -1, false
 	}
-	a := ParseAsk(d.Ask)
 	if a != nil {
 		s := &nativeSide{o: o, d: &NativeDevice{Device: *d}, a: a, product: r.Product}
 		rel, _, _ := s.pick(r.ReleaseID)

@@ -219,7 +219,7 @@ func TestAwaits(t *testing.T) {
 			c.ask(&a)
 		}
 		c.d.Ask = a.Text()
-		if phase, waits := o.Awaits(&r, &c.d); phase != c.phase || waits != c.waits {
+		if phase, waits := o.Awaits(&r, &c.d, ParseAsk(c.d.Ask)); phase != c.phase || waits != c.waits {
 			t.Errorf("%s: phase %d, %v", c.name, phase, waits)
 		}
 	}

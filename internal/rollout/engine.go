@@ -17,9 +17,12 @@ const (
 	// maxGap between two readings of the wall's clock. Where there is more between them the server
 	// was down or slept, or its clock was set: nobody watched, and no time has passed.
 	maxGap = time.Minute
-	// censusEvery bounds how often all devices of a product are looked at: 100,000 take half a
-	// second (TestCensusCost), and who joins the fleet meanwhile is seen then.
-	censusEvery = time.Minute
+	// censusEvery is how often all devices of a product are looked at, beside at the begin of a
+	// phase: who joins or leaves the fleet meanwhile is seen then. A look takes censusShare of the
+	// time between two at most.
+	censusEvery = 5 * time.Minute
+	censusShare = 0.05
+	maxAsks     = 4096 // that a census keeps: devices of one kind ask the same
 	// tries of a command whose rollout moved under it.
 	tries = 8
 )
@@ -56,7 +59,7 @@ type Engine struct {
 type census struct {
 	at    fleet.Clock
 	phase int
-	good  int // confirmed of the phase: with each more it may have passed
+	cost  time.Duration
 }
 
 // Run steps until ctx ends. What fails is logged and tried again.
@@ -147,18 +150,19 @@ func (e *Engine) input(ctx context.Context, r *fleet.Rollout, clock fleet.Clock,
 	if r.State != fleet.RolloutRunning {
 		return in, nil
 	}
-	good := in.Counts[r.Phase].Confirmed
 	last, ok := e.took[r.ID]
-	if ok && last.phase == r.Phase && last.good == good && r.Expected >= 0 && clock.Since(last.at) < censusEvery {
+	rest := max(censusEvery, time.Duration(float64(last.cost)/censusShare))
+	if ok && last.phase == r.Phase && r.Expected >= 0 && clock.Since(last.at) < rest {
 		return in, nil
 	}
+	began := time.Now() // what a look costs goes by the machine's own clock
 	if in.Census, in.Nearest, err = e.census(ctx, r, clock); err != nil {
 		return in, err
 	}
 	if e.took == nil {
 		e.took = map[int64]census{}
 	}
-	e.took[r.ID] = census{clock, r.Phase, good}
+	e.took[r.ID] = census{clock, r.Phase, time.Since(began)}
 	return in, nil
 }
 
@@ -188,6 +192,7 @@ func (e *Engine) census(ctx context.Context, r *fleet.Rollout, clock fleet.Clock
 		e.offers = fleet.NewNativeOffers(s)
 	}
 	var before, here, members, others int
+	asks := map[string]*fleet.NativeAsk{}
 	err = e.Store.Census(ctx, *r, func(d *fleet.Device, phase int) {
 		switch {
 		case phase == r.Phase:
@@ -195,7 +200,14 @@ func (e *Engine) census(ctx context.Context, r *fleet.Rollout, clock fleet.Clock
 		case phase >= 0:
 			before++
 		default:
-			at, waits := e.offers.Awaits(r, d)
+			a, known := asks[d.Ask]
+			if !known {
+				a = fleet.ParseAsk(d.Ask)
+				if len(asks) < maxAsks {
+					asks[d.Ask] = a
+				}
+			}
+			at, waits := e.offers.Awaits(r, d, a)
 			live := d.Heard > 0 && clock.Since(d.Heard) < r.Course.Silence
 			switch {
 			case !waits:
