@@ -59,7 +59,7 @@ RFC 3339, UTC.`,
 		},
 	}
 	r.flags(cmd)
-	cmd.AddCommand(newDevicesAddCmd(r), newRotateKeyCmd(r), newApproveCmd(r), newProductKeyCmd(r), newRollbackCmd(r),
+	cmd.AddCommand(newDevicesAddCmd(r), newLabelCmd(r), newRotateKeyCmd(r), newApproveCmd(r), newProductKeyCmd(r), newRollbackCmd(r),
 		newOrderCmd(r, "reset-wire", "Let a device speak a weaker wire than it did", (*client.Client).ResetWire),
 		newOrderCmd(r, "reset-nonce", "Forget a device's highest nonce and clock, so that it is heard again", (*client.Client).ResetNonce),
 		newOrderCmd(r, "retry", "Let a device try again the release that it found bad", (*client.Client).Retry))

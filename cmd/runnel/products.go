@@ -12,8 +12,9 @@ import (
 func newProductsCmd() *cobra.Command {
 	r := &remote{}
 	cmd := &cobra.Command{
-		Use:   "products",
-		Short: "Show and set what products take: signed releases only, v1 devices",
+		Use:     "products",
+		Aliases: []string{"product"},
+		Short:   "Show and set what products take: signed releases only, v1 devices",
 		Long: `Lists the products that something is said of. Those that are not listed take
 unsigned images. A key list that names a product, or a signed release of it, makes it
 take signed ones only; devices on the v1 wire, which has no signatures, then get

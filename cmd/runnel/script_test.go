@@ -27,7 +27,7 @@ import (
 
 // TestMain lets the test binary be runnel where a script calls it.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"runnel": main, "testsigner": testSigner})
+	testscript.Main(m, map[string]func(){"runnel": main, "testsigner": testSigner, "fleet": scriptFleet, "await": scriptAwait})
 }
 
 // testSigner is somebody's signing program: testsigner KEYFILE [hex].
@@ -50,6 +50,8 @@ func testSigner() {
 // TestScripts runs testdata/script: what a user types and sees. Their own commands,
 // beside runnel and the program testsigner:
 //
+//	exec fleet add|poll N ...             makes boards pump-N, of hardware r1 or, where N is even, r2; has them poll once
+//	exec await ID STATE PHASE             waits for a rollout
 //	image FILE VERSION BEHAVIOUR [SIZE]   builds an app image
 //	rawimage FILE ADDRESS TEXT            builds a raw image that runs at an address
 //	server [flag ...]                     starts a server; sets RUNNEL_SERVER and RUNNEL_TOKEN

@@ -53,6 +53,11 @@ type Config struct {
 	Deployments fleet.Deployments
 	Events      fleet.Log
 	Tokens      fleet.Tokens
+	Rollouts    fleet.Rollouts
+	Mover       Mover
+	Groups      fleet.Groups
+	Labels      fleet.Labels
+	Asker       Asker
 	Publisher   Publisher
 	Now         func() time.Time
 
@@ -94,6 +99,9 @@ func Register(mux *http.ServeMux, c Config) huma.API {
 	s.devices()
 	s.native()
 	s.enrolments()
+	s.rollouts()
+	s.groups()
+	s.why()
 	s.others()
 	return s.api
 }

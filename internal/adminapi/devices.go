@@ -21,6 +21,8 @@ type Deployment struct {
 	Verified       bool      `json:"verified"`
 	BootStatus     string    `json:"boot_status,omitempty"`
 	Reason         string    `json:"reason,omitempty"`
+	Rollout        int64     `json:"rollout,omitempty" doc:"that it belongs to"`
+	Phase          int       `json:"phase,omitempty" doc:"of the rollout, from 1"`
 	Proven         bool      `json:"proven" doc:"false: said without a MAC, and decides nothing"`
 	StartedAt      time.Time `json:"started_at"`
 	UpdatedAt      time.Time `json:"updated_at"`
@@ -28,29 +30,32 @@ type Deployment struct {
 
 // Device is a device as the API shows it. Keys are never shown.
 type Device struct {
-	ID             string      `json:"id"`
-	Product        string      `json:"product,omitempty"`
-	Assurance      string      `json:"assurance" doc:"none, shared (the product's key) or own" enum:"none,shared,own"`
-	Warning        string      `json:"warning,omitempty"`
-	AddedAt        time.Time   `json:"added_at"`
-	LastSeen       *time.Time  `json:"last_seen,omitempty"`
-	RunningVersion string      `json:"running_version,omitempty"`
-	Nonce          uint64      `json:"nonce" doc:"the highest that is stored"`
-	Clocked        bool        `json:"clocked"`
-	Signed         bool        `json:"signed"`
-	StrongestWire  string      `json:"strongest_wire,omitempty" doc:"v1, mac-only or signed: weaker ones are refused under its name" enum:"v1,mac-only,signed"`
-	NativeKeys     int         `json:"native_keys" doc:"how many live: two while one is exchanged"`
-	Hardware       string      `json:"hardware,omitempty" doc:"what it says over the native wire, as the next six"`
-	Epoch          uint32      `json:"epoch,omitempty"`
-	Sequence       uint32      `json:"sequence,omitempty" doc:"of the image that it confirmed last"`
-	SecVersion     uint32      `json:"security_version,omitempty"`
-	ListVersion    uint32      `json:"list_version,omitempty" doc:"of the key list that it holds"`
-	Slots          int         `json:"slots,omitempty" doc:"how many it has; absent: not said"`
-	RunningSlot    *int        `json:"running_slot,omitempty" doc:"which it runs from; 255: its factory image"`
-	RollbackWanted bool        `json:"rollback_wanted"`
-	RollbackReason string      `json:"rollback_reason,omitempty"`
-	RetryAt        *time.Time  `json:"retry_at,omitempty"`
-	Deployment     *Deployment `json:"deployment,omitempty" doc:"the latest"`
+	ID             string            `json:"id"`
+	Product        string            `json:"product,omitempty"`
+	Assurance      string            `json:"assurance" doc:"none, shared (the product's key) or own" enum:"none,shared,own"`
+	Warning        string            `json:"warning,omitempty"`
+	AddedAt        time.Time         `json:"added_at"`
+	LastSeen       *time.Time        `json:"last_seen,omitempty"`
+	RunningVersion string            `json:"running_version,omitempty"`
+	Nonce          uint64            `json:"nonce" doc:"the highest that is stored"`
+	Clocked        bool              `json:"clocked"`
+	Signed         bool              `json:"signed"`
+	StrongestWire  string            `json:"strongest_wire,omitempty" doc:"v1, mac-only or signed: weaker ones are refused under its name" enum:"v1,mac-only,signed"`
+	NativeKeys     int               `json:"native_keys" doc:"how many live: two while one is exchanged"`
+	Hardware       string            `json:"hardware,omitempty" doc:"what it says over the native wire, as the next six"`
+	Epoch          uint32            `json:"epoch,omitempty"`
+	Sequence       uint32            `json:"sequence,omitempty" doc:"of the image that it confirmed last"`
+	SecVersion     uint32            `json:"security_version,omitempty"`
+	ListVersion    uint32            `json:"list_version,omitempty" doc:"of the key list that it holds"`
+	Slots          int               `json:"slots,omitempty" doc:"how many it has; absent: not said"`
+	RunningSlot    *int              `json:"running_slot,omitempty" doc:"which it runs from; 255: its factory image"`
+	Tags           []string          `json:"tags,omitempty"`
+	Attributes     map[string]string `json:"attributes,omitempty"`
+	Failures       int               `json:"failures,omitempty" doc:"of releases, in a row"`
+	RollbackWanted bool              `json:"rollback_wanted"`
+	RollbackReason string            `json:"rollback_reason,omitempty"`
+	RetryAt        *time.Time        `json:"retry_at,omitempty"`
+	Deployment     *Deployment       `json:"deployment,omitempty" doc:"the latest"`
 }
 
 const sharedWarning = "uses its product's key: every device of the product can speak in its name"
@@ -60,7 +65,7 @@ func deviceOf(d fleet.Device, dep *fleet.Deployment) Device {
 		RunningVersion: d.RunningVersion, Nonce: d.Nonce, Clocked: d.Clocked, Signed: d.Signed,
 		RollbackWanted: d.RollbackWanted, RollbackReason: d.RollbackReason, RetryAt: when(d.RetryAt),
 		StrongestWire: string(d.StrongestWire), NativeKeys: d.NativeKeys, Hardware: d.Hardware, Epoch: d.Epoch, Sequence: d.Sequence,
-		SecVersion: d.SecurityVersion, ListVersion: d.ListVersion}
+		SecVersion: d.SecurityVersion, ListVersion: d.ListVersion, Tags: d.Tags, Attributes: d.Attributes, Failures: d.Failures}
 	if d.Slots > 0 {
 		o.RunningSlot, o.Slots = &d.RunningSlot, d.Slots
 	}
@@ -70,7 +75,10 @@ func deviceOf(d fleet.Device, dep *fleet.Deployment) Device {
 	if dep != nil {
 		o.Deployment = &Deployment{Release: dep.ReleaseID, Version: dep.Version, State: string(dep.State),
 			ChunksReceived: dep.ChunksReceived, ChunksTotal: dep.ChunksTotal, Verified: dep.Verified, BootStatus: dep.BootStatus,
-			Reason: dep.Reason, Proven: dep.Proven, StartedAt: dep.StartedAt.UTC(), UpdatedAt: dep.UpdatedAt.UTC()}
+			Reason: dep.Reason, Rollout: dep.Rollout, Proven: dep.Proven, StartedAt: dep.StartedAt.UTC(), UpdatedAt: dep.UpdatedAt.UTC()}
+		if dep.Rollout != 0 {
+			o.Deployment.Phase = dep.Phase + 1
+		}
 	}
 	return o
 }

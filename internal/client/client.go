@@ -107,6 +107,8 @@ type Deployment struct {
 	Verified       bool      `json:"verified"`
 	BootStatus     string    `json:"boot_status,omitempty"`
 	Reason         string    `json:"reason,omitempty"`
+	Rollout        int64     `json:"rollout,omitempty"` // 0: none
+	Phase          int       `json:"phase,omitempty"`
 	Proven         bool      `json:"proven"`
 	StartedAt      time.Time `json:"started_at"`
 	UpdatedAt      time.Time `json:"updated_at"`
@@ -114,29 +116,32 @@ type Deployment struct {
 
 // Device is a device.
 type Device struct {
-	ID             string      `json:"id"`
-	Product        string      `json:"product,omitempty"`
-	Assurance      string      `json:"assurance"`
-	Warning        string      `json:"warning,omitempty"`
-	AddedAt        time.Time   `json:"added_at"`
-	LastSeen       *time.Time  `json:"last_seen,omitempty"`
-	RunningVersion string      `json:"running_version,omitempty"`
-	Nonce          uint64      `json:"nonce"`
-	Clocked        bool        `json:"clocked"`
-	Signed         bool        `json:"signed"`
-	StrongestWire  string      `json:"strongest_wire,omitempty"`
-	NativeKeys     int         `json:"native_keys"`
-	Hardware       string      `json:"hardware,omitempty"`
-	Epoch          uint32      `json:"epoch,omitempty"`
-	Sequence       uint32      `json:"sequence,omitempty"`
-	SecVersion     uint32      `json:"security_version,omitempty"`
-	ListVersion    uint32      `json:"list_version,omitempty"`
-	Slots          int         `json:"slots,omitempty"`        // how many it has; 0: not said
-	RunningSlot    *int        `json:"running_slot,omitempty"` // 255: its factory image
-	RollbackWanted bool        `json:"rollback_wanted"`
-	RollbackReason string      `json:"rollback_reason,omitempty"`
-	RetryAt        *time.Time  `json:"retry_at,omitempty"`
-	Deployment     *Deployment `json:"deployment,omitempty"`
+	ID             string            `json:"id"`
+	Product        string            `json:"product,omitempty"`
+	Assurance      string            `json:"assurance"`
+	Warning        string            `json:"warning,omitempty"`
+	AddedAt        time.Time         `json:"added_at"`
+	LastSeen       *time.Time        `json:"last_seen,omitempty"`
+	RunningVersion string            `json:"running_version,omitempty"`
+	Nonce          uint64            `json:"nonce"`
+	Clocked        bool              `json:"clocked"`
+	Signed         bool              `json:"signed"`
+	StrongestWire  string            `json:"strongest_wire,omitempty"`
+	NativeKeys     int               `json:"native_keys"`
+	Hardware       string            `json:"hardware,omitempty"`
+	Epoch          uint32            `json:"epoch,omitempty"`
+	Sequence       uint32            `json:"sequence,omitempty"`
+	SecVersion     uint32            `json:"security_version,omitempty"`
+	ListVersion    uint32            `json:"list_version,omitempty"`
+	Slots          int               `json:"slots,omitempty"`        // how many it has; 0: not said
+	RunningSlot    *int              `json:"running_slot,omitempty"` // 255: its factory image
+	Tags           []string          `json:"tags,omitempty"`
+	Attributes     map[string]string `json:"attributes,omitempty"`
+	Failures       int               `json:"failures,omitempty"`
+	RollbackWanted bool              `json:"rollback_wanted"`
+	RollbackReason string            `json:"rollback_reason,omitempty"`
+	RetryAt        *time.Time        `json:"retry_at,omitempty"`
+	Deployment     *Deployment       `json:"deployment,omitempty"`
 }
 
 // Event is a line of the log.

@@ -35,6 +35,7 @@ type NativeAsk struct {
 	Envelope        uint32   `json:"envelope"` // the largest that it takes, bytes, as the next
 	Chunk           uint32   `json:"chunk"`
 	Version         string   `json:"version,omitempty"` // that it says it runs
+	Image           []byte   `json:"image,omitempty"`   // SHA-256 of what it confirmed and runs; empty: not said
 	InProgress      uint32   `json:"-"`                 // sequence of the release in progress; 0: none
 }
 
@@ -281,6 +282,9 @@ func (s *nativeSide) pick(release int64) (*Release, Verdict, string) {
 
 func (s *nativeSide) has(r *Release) string {
 	switch {
+	case string(s.a.Image) == string(r.Image.Digest[:]):
+		// Issued anew it has other numbers, and a device that runs it takes nothing and says nothing.
+		return "the device runs the image of " + r.Version
 	case newer(r.Epoch, r.Sequence, s.a.Epoch, s.a.Sequence):
 		return ""
 	case r.Epoch == s.a.Epoch && r.Sequence == s.a.Sequence:
@@ -591,3 +595,6 @@ func HardwareText(p []byte) string {
 	}
 	return string(p)
 }
+
+// Products are those that have releases, for ProductOf.
+func (o *NativeOffers) Products() []string { return o.products }

@@ -119,6 +119,20 @@ type V1Catalogue struct {
 	Newest   map[string]*Release // by product
 }
 
+// NewV1Catalogue prepares releases (ForV1) and rollouts, both of which it keeps.
+func NewV1Catalogue(releases []Release, rollouts RolloutSnapshot) *V1Catalogue {
+	c := &V1Catalogue{Plan: NewPlan(rollouts), Products: Products(releases), ByID: make(map[int64]*Release, len(releases)), Newest: make(map[string]*Release)}
+	for i := range releases {
+		c.ByID[releases[i].ID] = &releases[i]
+	}
+	for _, p := range c.Products {
+		if n := Newest(releases, p); n != nil {
+			c.Newest[p] = n
+		}
+	}
+	return c
+}
+
 // Wanted is what Decide wants to see of the device's deployments.
 func (c *V1Catalogue) Wanted(d Device) Wanted {
 	product := ProductOf(d, c.Products)

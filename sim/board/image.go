@@ -20,10 +20,11 @@ const (
 	BehaveMute     Behaviour = "mute"          // it can't reach any server
 	BehaveSelfTest Behaviour = "selftest-fail" //
 	BehaveEarly    Behaviour = "early-confirm" // confirms before its first line, as the Arduino core does
+	BehavePanicR2  Behaviour = "panic-on-r2"   // an exception on a board of hardware r2, of which the native wire tells; else ok
 	BehaveNoBoot   Behaviour = "no-boot"       // the bootloader refuses it, as one does that asks for more than the updater's check
 )
 
-var behaviours = []Behaviour{BehaveOK, BehavePanic, BehaveHang, BehaveMute, BehaveSelfTest, BehaveEarly, BehaveNoBoot}
+var behaviours = []Behaviour{BehaveOK, BehavePanic, BehaveHang, BehaveMute, BehaveSelfTest, BehaveEarly, BehavePanicR2, BehaveNoBoot}
 
 // marker stands in the first segment of an image that was built here, right
 // behind the app descriptor. Real images have none, and behave.

@@ -178,6 +178,10 @@ func (r *run) start(ctx context.Context, bt Boot) (boot.ResetReason, error) {
 	switch behave {
 	case BehavePanic:
 		return boot.ResetPanic, nil
+	case BehavePanicR2:
+		if n := r.app.Native; n != nil && n.Hardware == "r2" {
+			return boot.ResetPanic, nil
+		}
 	case BehaveHang:
 		if err := r.app.Clock.Wait(ctx, watchdogMillis); err != nil {
 			return 0, err

@@ -214,7 +214,7 @@ func askOf(m *core.Poll) fleet.NativeAsk {
 	}
 	return fleet.NativeAsk{Wire: wire, Hardware: m.Hardware, ESP: m.HasChip, Chip: m.Chip, Epoch: m.Epoch, Sequence: m.Sequence,
 		SecurityVersion: m.SecurityVersion, Slots: m.Slots[:m.SlotCount], Running: int(m.Running), Envelope: m.Envelope, Chunk: m.Chunk, InProgress: m.InProgress,
-		Version: fleet.CleanText(string(m.Version), fleet.MaxVersion)}
+		Version: fleet.CleanText(string(m.Version), fleet.MaxVersion), Image: m.Digest}
 }
 
 func factsOf(m *core.Poll) fleet.NativeFacts {

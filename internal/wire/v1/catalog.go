@@ -19,10 +19,7 @@ type catalog struct {
 // releases is a snapshot; nothing in it changes.
 type releases struct {
 	generation int64
-	byID       map[int64]*fleet.Release
-	newest     map[string]*fleet.Release // by product
-	products   []string
-	decide     *fleet.V1Catalogue
+	*fleet.V1Catalogue
 }
 
 func (c *catalog) get(ctx context.Context) (*releases, error) {
@@ -50,24 +47,14 @@ func (c *catalog) get(ctx context.Context) (*releases, error) {
 		// The older of both: where one moved between, the next call reads both again.
 		gen = min(gen, rollouts.Generation)
 	}
-	r := &releases{generation: gen, byID: make(map[int64]*fleet.Release, len(list)),
-		newest: make(map[string]*fleet.Release), products: fleet.Products(list)}
-	for i := range list {
-		r.byID[list[i].ID] = &list[i]
-	}
-	for _, p := range r.products {
-		if n := fleet.Newest(list, p); n != nil {
-			r.newest[p] = n
-		}
-	}
-	r.decide = &fleet.V1Catalogue{Plan: fleet.NewPlan(rollouts), Products: r.products, ByID: r.byID, Newest: r.newest}
+	r := &releases{generation: gen, V1Catalogue: fleet.NewV1Catalogue(list, rollouts)}
 	c.now.Store(r)
 	return r, nil
 }
 
 // published is the release if devices may have it.
 func (r *releases) published(id int64) *fleet.Release {
-	rel := r.byID[id]
+	rel := r.ByID[id]
 	if rel == nil || rel.State != fleet.ReleasePublished {
 		return nil
 	}

@@ -139,7 +139,7 @@ func (s *Server) fleetStatus(w http.ResponseWriter, r *http.Request) {
 	}
 	a := statusAnswer{DeviceStatus: make(map[string]deviceStatus, len(deps))}
 	var newest *fleet.Release
-	for p, n := range cat.newest {
+	for p, n := range cat.Newest {
 		if (product == "" || p == product) && (newest == nil || n.PublishedAt.After(newest.PublishedAt)) {
 			newest = n
 		}
@@ -149,7 +149,7 @@ func (s *Server) fleetStatus(w http.ResponseWriter, r *http.Request) {
 		a.Manifest, a.TotalChunks = &m, m.TotalChunks
 	}
 	for _, d := range deps {
-		if rel := cat.byID[d.ReleaseID]; product != "" && (rel == nil || rel.Product != product) {
+		if rel := cat.ByID[d.ReleaseID]; product != "" && (rel == nil || rel.Product != product) {
 			continue
 		}
 		a.DeviceStatus[d.Device] = deviceStatus{ChunkReceived: d.ChunksReceived, Verified: d.Verified, BootStatus: d.BootStatus,

@@ -61,7 +61,7 @@ func (s *Server) decide(ctx context.Context, cat *releases, id string) (fleet.De
 		return fleet.Decision{}, err
 	}
 	n := fleet.NativeDevice{Device: dev}
-	want := cat.decide.Wanted(dev)
+	want := cat.Wanted(dev)
 	if s.c.Rollouts != nil {
 		if n, err = s.c.Rollouts.NativePoll(ctx, id, want); err != nil {
 			return fleet.Decision{}, err
@@ -78,7 +78,7 @@ func (s *Server) decide(ctx context.Context, cat *releases, id string) (fleet.De
 		}
 	}
 	now := s.c.Now()
-	out := cat.decide.Decide(&n, now, nil)
+	out := cat.Decide(&n, now, nil)
 	if out.Admit == nil {
 		return out, nil
 	}
