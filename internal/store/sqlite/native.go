@@ -268,7 +268,7 @@ func (s *Store) Admit(ctx context.Context, device string, a fleet.Admission, k f
 // last place is taken: here nobody else writes. A deployment that is under way
 // already goes on as the rollout's.
 func admit(t *tx, device string, a fleet.Admission, now time.Time) (refused bool, err error) {
-	n, err := affected(t.exec(`UPDATE rollouts AS o SET next_at = max(next_at, (SELECT clock FROM fleet_clock)) + ?1 WHERE o.id = ?2 AND o.version = ?3 AND
+	n, err := affected(t.exec(`UPDATE rollouts AS o SET next_at = CASE WHEN ?1 > 0 THEN max(next_at, (SELECT clock FROM fleet_clock)) + ?1 ELSE next_at END WHERE o.id = ?2 AND o.version = ?3 AND
  (?4 = 0 OR (SELECT count(*) FROM deployments u WHERE u.rollout = o.id AND u.device <> ?5) < ?4) AND
  (?6 = 0 OR (SELECT count(*) FROM deployments u WHERE `+activeDeployment+` AND u.device <> ?5) < ?6) AND
  (?1 = 0 OR next_at <= (SELECT clock FROM fleet_clock) + ?7)`,

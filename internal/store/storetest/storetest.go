@@ -33,7 +33,19 @@ type Store interface {
 	fleet.NativeCatalogue
 	fleet.EnrolTokens
 	fleet.Enroller
+	fleet.Rollouts
+	fleet.RolloutEngine
+	fleet.RolloutCatalogue
+	RolloutAdmitter
+	fleet.Groups
+	fleet.Labels
+	fleet.Decisions
 	Close() error
+}
+
+// RolloutAdmitter is what fleet.RolloutDevices has beside NativeDevices.
+type RolloutAdmitter interface {
+	Admit(ctx context.Context, device string, a fleet.Admission, k fleet.KeptDecision) (refused bool, err error)
 }
 
 // Open opens the store in a folder; called again with the same one after Close,
@@ -89,6 +101,13 @@ func Run(t *testing.T, open Open) {
 		{"Enrol", (*suite).enrol},
 		{"EnrolApproval", (*suite).enrolApproval},
 		{"EnrolConcurrent", (*suite).enrolConcurrent},
+		{"Rollouts", (*suite).rollouts},
+		{"RolloutRace", (*suite).rolloutRace},
+		{"Admissions", (*suite).admissions},
+		{"KeptDecisions", (*suite).keptDecisions},
+		{"Counted", (*suite).counted},
+		{"Groups", (*suite).groups},
+		{"Labels", (*suite).labels},
 		{"Cancelled", (*suite).cancelled},
 		{"Concurrent", (*suite).concurrent},
 	} {
