@@ -194,7 +194,7 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 	exchange.Register(mux)
 	adminapi.Register(mux, adminapi.Config{Releases: store, Signed: store, KeyLists: store, Taker: images.intake,
 		Policies: store, V1Policies: store, Devices: wire.DeviceStore(), Keyring: wire.Keyring(store), EnrolTokens: store, Orders: wire.Orders(), Deployments: store,
-		Events: store, Tokens: store, Rollouts: store, Mover: engine, Groups: store, Labels: store, Asker: &rollout.Asker{Store: store, V1: v1Catalogue{store, store}, Now: time.Now},
+		Events: store, Tokens: store, Rollouts: store, RolloutPolicies: store, Mover: engine, Groups: store, Labels: store, Asker: &rollout.Asker{Store: store, V1: v1Catalogue{store, store}, Now: time.Now},
 		Publisher: images.intake, Now: time.Now, Log: c.log})
 	native.NewObjects(native.ObjectsConfig{Files: images.blobs, Index: store, Log: c.log, Redirect: c.redirect, MaxStreams: max(c.maxRequests/2, 1)}).Register(mux)
 	server := httpserver.New(mux, c.maxRequests, c.log)

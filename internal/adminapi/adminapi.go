@@ -38,28 +38,30 @@ type Publisher interface {
 	PublishRelease(ctx context.Context, file io.Reader, size int64) (fleet.Release, bool, error)
 }
 
-// Config is what the API needs; all but Log, MaxImage and ServerVersion is required.
+// Config is what the API needs; all but Log, MaxImage, ServerVersion and, where there are no
+// rollouts, those of theirs is required.
 type Config struct {
-	Releases    fleet.Releases
-	Signed      fleet.SignedReleases
-	KeyLists    fleet.KeyLists
-	Taker       KeyListTaker
-	Policies    fleet.Policies
-	V1Policies  fleet.V1Policies
-	Devices     fleet.Devices
-	Keyring     fleet.NativeKeyring
-	EnrolTokens fleet.EnrolTokens
-	Orders      fleet.Orders
-	Deployments fleet.Deployments
-	Events      fleet.Log
-	Tokens      fleet.Tokens
-	Rollouts    fleet.Rollouts
-	Mover       Mover
-	Groups      fleet.Groups
-	Labels      fleet.Labels
-	Asker       Asker
-	Publisher   Publisher
-	Now         func() time.Time
+	Releases        fleet.Releases
+	Signed          fleet.SignedReleases
+	KeyLists        fleet.KeyLists
+	Taker           KeyListTaker
+	Policies        fleet.Policies
+	V1Policies      fleet.V1Policies
+	Devices         fleet.Devices
+	Keyring         fleet.NativeKeyring
+	EnrolTokens     fleet.EnrolTokens
+	Orders          fleet.Orders
+	Deployments     fleet.Deployments
+	Events          fleet.Log
+	Tokens          fleet.Tokens
+	Rollouts        fleet.Rollouts
+	RolloutPolicies fleet.RolloutPolicies
+	Mover           Mover
+	Groups          fleet.Groups
+	Labels          fleet.Labels
+	Asker           Asker
+	Publisher       Publisher
+	Now             func() time.Time
 
 	Log           *slog.Logger
 	MaxImage      int64 // bytes; 0 takes the default

@@ -119,6 +119,8 @@ type Policy struct {
 	SignedOnly bool   `json:"signed_only"`
 	AllowV1    bool   `json:"allow_v1"`
 	ByOperator bool   `json:"by_operator"`
+	// RolloutsOnly: its releases are for nobody but by rollouts, the first one included.
+	RolloutsOnly bool `json:"rollouts_only,omitempty"`
 }
 
 // Policies lists products that something is said of.
@@ -131,12 +133,13 @@ func (c *Client) Policies(ctx context.Context) ([]Policy, error) {
 }
 
 // SetPolicy says what a product takes; nil leaves it.
-func (c *Client) SetPolicy(ctx context.Context, product string, signedOnly, allowV1 *bool) (Policy, error) {
+func (c *Client) SetPolicy(ctx context.Context, product string, signedOnly, allowV1, rolloutsOnly *bool) (Policy, error) {
 	in := struct {
 		Product    string `json:"product"`
 		SignedOnly *bool  `json:"signed_only,omitempty"`
 		AllowV1    *bool  `json:"allow_v1,omitempty"`
-	}{product, signedOnly, allowV1}
+		Rollouts   *bool  `json:"rollouts_only,omitempty"`
+	}{product, signedOnly, allowV1, rolloutsOnly}
 	var out Policy
 	err := c.call(ctx, "POST", "/policies", in, &out)
 	return out, err

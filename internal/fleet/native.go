@@ -284,6 +284,7 @@ type NativeSnapshot struct {
 	Products   []string  // that have releases, for ProductOf
 	Rollouts   []Rollout // as RolloutSnapshot has them
 	Groups     []Group
+	Only       []string
 }
 
 // SignedRelease is a release with what a native offer is made of.

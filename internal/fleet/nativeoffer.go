@@ -89,7 +89,7 @@ type nativeRelease struct {
 
 // NewNativeOffers prepares a snapshot, which it keeps.
 func NewNativeOffers(s NativeSnapshot) *NativeOffers {
-	o := &NativeOffers{Generation: s.Generation, products: s.Products, releases: make(map[string][]*nativeRelease), plan: NewPlan(RolloutSnapshot{Rollouts: s.Rollouts, Groups: s.Groups})}
+	o := &NativeOffers{Generation: s.Generation, products: s.Products, releases: make(map[string][]*nativeRelease), plan: NewPlan(RolloutSnapshot{Rollouts: s.Rollouts, Groups: s.Groups, Only: s.Only})}
 	if s.List != nil {
 		o.ListVersion, o.ListGeneration = s.List.Version, s.List.Generation
 		var e manifest.Envelope

@@ -11,7 +11,7 @@ type Plan struct {
 	products map[string]*productPlan
 }
 
-// productPlan is there for a product that ever had a rollout.
+// productPlan is there for a product that ever had a rollout, or is moved by them alone.
 type productPlan struct {
 	inForce []*planned // newest first
 	// ended are the releases whose newest rollout was taken back: who has one in progress drops it.
@@ -36,6 +36,9 @@ func NewPlan(s RolloutSnapshot) *Plan {
 		groups[g.Name] = g.Filter
 	}
 	seen := map[int64]bool{}
+	for _, product := range s.Only {
+		p.products[product] = &productPlan{ended: map[int64]RolloutState{}}
+	}
 	for _, r := range s.Rollouts {
 		pp := p.products[r.Product]
 		if pp == nil {

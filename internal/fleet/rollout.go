@@ -588,12 +588,22 @@ type RolloutCatalogue interface {
 	RolloutSnapshot(ctx context.Context) (RolloutSnapshot, error)
 }
 
+// RolloutPolicies keeps which products are moved by rollouts alone. Without it a
+// product's releases are for all of its devices until it has its first rollout.
+type RolloutPolicies interface {
+	// OnlyByRollout is an operator's word on a product; the generation rises.
+	OnlyByRollout(ctx context.Context, product string, only bool, now time.Time) error
+	// ByRollout is the products of which that was said.
+	ByRollout(ctx context.Context) ([]string, error)
+}
+
 // RolloutSnapshot is what RolloutCatalogue reads: the rollouts in force and of the others the
 // newest of each release, newest first; and every group.
 type RolloutSnapshot struct {
 	Generation int64
 	Rollouts   []Rollout
 	Groups     []Group
+	Only       []string // products that are moved by rollouts alone
 }
 
 // Effect is what a step brings about beside the rollout's new state.

@@ -138,7 +138,7 @@ func (a *Asker) v1(ctx context.Context, out *Why, t *fleet.Trace) error {
 	if err != nil {
 		return err
 	}
-	c := fleet.NewV1Catalogue(releases, fleet.RolloutSnapshot{Rollouts: s.Rollouts, Groups: s.Groups})
+	c := fleet.NewV1Catalogue(releases, fleet.RolloutSnapshot{Rollouts: s.Rollouts, Groups: s.Groups, Only: s.Only})
 	n, err := a.Store.NativePoll(ctx, out.Device.ID, c.Wanted(out.Device))
 	if err != nil {
 		return err

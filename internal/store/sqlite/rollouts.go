@@ -16,6 +16,7 @@ var (
 	_ fleet.RolloutEngine    = (*Store)(nil)
 	_ fleet.RolloutCatalogue = (*Store)(nil)
 	_ fleet.RolloutDevices   = (*Store)(nil)
+	_ fleet.RolloutPolicies  = (*Store)(nil)
 	_ fleet.Groups           = (*Store)(nil)
 	_ fleet.Labels           = (*Store)(nil)
 	_ fleet.Decisions        = (*Store)(nil)
@@ -267,7 +268,7 @@ func (s *Store) RolloutSnapshot(ctx context.Context) (out fleet.RolloutSnapshot,
 		if err := v.row("SELECT generation FROM catalogue").Scan(&out.Generation); err != nil {
 			return err
 		}
-		out.Rollouts, out.Groups, err = rolloutsOf(v)
+		out.Rollouts, out.Groups, out.Only, err = rolloutsOf(v)
 		return err
 	})
 	return out, err
@@ -275,13 +276,51 @@ func (s *Store) RolloutSnapshot(ctx context.Context) (out fleet.RolloutSnapshot,
 
 // rolloutsOf are those in force, and of those that ended the newest of each release and
 // product: what a device has to drop, and that rollouts decide for the product.
-func rolloutsOf(v *view) (rollouts []fleet.Rollout, groups []fleet.Group, err error) {
+func rolloutsOf(v *view) (rollouts []fleet.Rollout, groups []fleet.Group, only []string, err error) {
 	rollouts, err = collect(scanRollout)(v.query("SELECT " + rolloutColumns + rolloutTables + "WHERE o.state IN (" + inForce + `) OR
  o.id IN (SELECT max(id) FROM rollouts GROUP BY release_id) ORDER BY o.id DESC`))
 	if err == nil {
 		groups, err = collect(scanGroup)(v.query(groupQuery))
 	}
-	return rollouts, groups, err
+	if err == nil {
+		only, err = collect(scanName)(v.query(onlyQuery))
+	}
+	return rollouts, groups, only, err
+}
+
+const onlyQuery = "SELECT name FROM products WHERE rollouts_only = 1 ORDER BY name"
+
+func scanName(row scanner) (name string, err error) { return name, row.Scan(&name) }
+
+// OnlyByRollout implements fleet.RolloutPolicies.
+func (s *Store) OnlyByRollout(ctx context.Context, product string, only bool, now time.Time) error {
+	if err := fleet.ValidateProduct(product); err != nil {
+		return err
+	}
+	return s.w.Do(ctx, func(t *tx) error {
+		// Without a row the product takes unsigned images, and goes on to.
+		if _, err := t.exec(`INSERT INTO products (name, signed_only, rollouts_only, added_at, changed_at) VALUES (?1, 0, ?2, ?3, ?3)
+ ON CONFLICT (name) DO UPDATE SET rollouts_only = excluded.rollouts_only, changed_at = excluded.changed_at`, product, flag(only), micros(now)); err != nil {
+			return err
+		}
+		detail := product + " gives its newest release to all, until it has a rollout"
+		if only {
+			detail = product + " is moved by rollouts alone"
+		}
+		if err := addEvent(t, fleet.Event{Time: now, Name: fleet.EventPolicy, Detail: detail, Proven: true}); err != nil {
+			return err
+		}
+		return s.catalogueChanged(t)
+	})
+}
+
+// ByRollout implements fleet.RolloutPolicies.
+func (s *Store) ByRollout(ctx context.Context) (list []string, err error) {
+	err = s.read(ctx, "policies", func(v *view) error {
+		list, err = collect(scanName)(v.query(onlyQuery))
+		return err
+	})
+	return list, err
 }
 
 const groupQuery = "SELECT name, product, filter, changed_at FROM device_groups ORDER BY name"

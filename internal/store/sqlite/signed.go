@@ -256,7 +256,7 @@ func (s *Store) NativeSnapshot(ctx context.Context) (out fleet.NativeSnapshot, e
 		if err != nil {
 			return err
 		}
-		if out.Rollouts, out.Groups, err = rolloutsOf(v); err != nil {
+		if out.Rollouts, out.Groups, out.Only, err = rolloutsOf(v); err != nil {
 			return err
 		}
 		of := map[int64][]fleet.Stream{}

@@ -404,3 +404,25 @@ func (s *suite) labels() {
 	s.ok(s.ForceDevice(ctx, 0, "a", at(4)))
 	s.wantNames("a", fleet.EventDeviceAdded, fleet.EventLabels, fleet.EventLabels, fleet.EventForced, fleet.EventForced)
 }
+
+func (s *suite) rolloutPolicies() {
+	g := s.generation()
+	s.ok(s.OnlyByRollout(ctx, "p", true, at(1)))
+	s.ok(s.OnlyByRollout(ctx, "q", true, at(1)))
+	s.ok(s.OnlyByRollout(ctx, "q", false, at(2)))
+	s.code(s.OnlyByRollout(ctx, "/", true, at(2)), fleet.CodeInvalid)
+	s.reopen()
+	list, err := s.ByRollout(ctx)
+	s.ok(err)
+	snapshot, err := s.RolloutSnapshot(ctx)
+	s.ok(err)
+	native, err := s.NativeSnapshot(ctx)
+	s.ok(err)
+	if fmt.Sprint(list, snapshot.Only, native.Only) != "[p] [p] [p]" || s.generation() != g+3 {
+		s.Errorf("%v %v %v, generation %d", list, snapshot.Only, native.Only, s.generation())
+	}
+	// Nothing else of the product's policy changed.
+	if p, err := s.Policy(ctx, "p"); err != nil || p.SignedOnly || p.ByOperator {
+		s.Errorf("%+v %v", p, err)
+	}
+}

@@ -36,6 +36,7 @@ type Store interface {
 	fleet.Rollouts
 	fleet.RolloutEngine
 	fleet.RolloutCatalogue
+	fleet.RolloutPolicies
 	RolloutAdmitter
 	fleet.Groups
 	fleet.Labels
@@ -106,6 +107,7 @@ func Run(t *testing.T, open Open) {
 		{"Admissions", (*suite).admissions},
 		{"KeptDecisions", (*suite).keptDecisions},
 		{"Counted", (*suite).counted},
+		{"RolloutPolicies", (*suite).rolloutPolicies},
 		{"Groups", (*suite).groups},
 		{"Labels", (*suite).labels},
 		{"Cancelled", (*suite).cancelled},

@@ -58,6 +58,9 @@ ALTER TABLE devices ADD COLUMN forced     INTEGER NOT NULL DEFAULT 0;  -- rollou
 ALTER TABLE devices ADD COLUMN heard      INTEGER NOT NULL DEFAULT 0;  -- clock
 UPDATE devices SET heard = 1 WHERE last_seen > 0;
 
+-- An operator said that devices get nothing of it but by rollouts, the first one included.
+ALTER TABLE products ADD COLUMN rollouts_only INTEGER NOT NULL DEFAULT 0;
+
 -- The last decisions of each device, fleet.KeepDecisions of one.
 CREATE TABLE decisions (
     id      INTEGER PRIMARY KEY AUTOINCREMENT,
