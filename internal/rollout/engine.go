@@ -2,6 +2,8 @@ package rollout
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -18,11 +20,14 @@ const (
 	// was down or slept, or its clock was set: nobody watched, and no time has passed.
 	maxGap = time.Minute
 	// censusEvery is how often all devices of a product are looked at, beside at the begin of a
-	// phase: who joins or leaves the fleet meanwhile is seen then. A look takes censusShare of the
+	// phase: who joins or leaves the fleet meanwhile is seen then. A look takes share of the
 	// time between two at most.
 	censusEvery = 5 * time.Minute
-	censusShare = 0.05
-	maxAsks     = 4096 // that a census keeps: devices of one kind ask the same
+	// share of the time that looks at a large fleet take at most; slowStep is from where on a step
+	// is one.
+	share    = 0.05
+	slowStep = 250 * time.Millisecond
+	maxAsks  = 4096 // that a census keeps: devices of one kind ask the same
 	// tries of a command whose rollout moved under it.
 	tries = 8
 )
@@ -52,7 +57,14 @@ type Engine struct {
 	Now   func() time.Time
 
 	offers *fleet.NativeOffers // of the generation that the census is taken by
-	took   map[int64]census    // by rollout
+	took   map[int64]census    // by rollout, as the next
+	last   map[int64]stepped
+}
+
+// stepped is when a rollout was stepped last, and what that cost.
+type stepped struct {
+	at   time.Time
+	cost time.Duration
 }
 
 // census is when a rollout's devices were looked at last, and for what.
@@ -89,12 +101,13 @@ func (e *Engine) Tick(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var errs []error
 	for _, r := range list {
 		if err := e.step(ctx, r, clock, now); err != nil {
-			return err
+			errs = append(errs, fmt.Errorf("rollout %d: %w", r.ID, err)) // the others go on
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // clock moves the fleet's clock on. Of two engines one does: the other's from is old.
@@ -115,6 +128,16 @@ func (e *Engine) clock(ctx context.Context, now time.Time) (fleet.Clock, error) 
 }
 
 func (e *Engine) step(ctx context.Context, r fleet.Rollout, clock fleet.Clock, now time.Time) error {
+	began := time.Now() // what a step costs goes by the machine's own clock
+	if l, ok := e.last[r.ID]; ok && l.cost > slowStep && began.Sub(l.at) < time.Duration(float64(l.cost)/share) {
+		return nil
+	}
+	defer func() {
+		if e.last == nil {
+			e.last = map[int64]stepped{}
+		}
+		e.last[r.ID] = stepped{began, time.Since(began)}
+	}()
 	in, err := e.input(ctx, &r, clock, now)
 	if err != nil {
 		return err
@@ -151,7 +174,7 @@ func (e *Engine) input(ctx context.Context, r *fleet.Rollout, clock fleet.Clock,
 		return in, nil
 	}
 	last, ok := e.took[r.ID]
-	rest := max(censusEvery, time.Duration(float64(last.cost)/censusShare))
+	rest := max(censusEvery, time.Duration(float64(last.cost)/share))
 	if ok && last.phase == r.Phase && r.Expected >= 0 && clock.Since(last.at) < rest {
 		return in, nil
 	}

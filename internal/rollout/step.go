@@ -159,7 +159,7 @@ func (s *stepper) tick() {
 		}
 		if p, _ := s.CurrentPhase(); p.Kind == fleet.PhasePercent && s.in.Census == 0 && s.total.Confirmed == 0 && s.in.Nearest > 0 {
 			s.Reach, s.Expected = math.Nextafter(s.in.Nearest, 2), 1
-			s.log(fleet.EventRollout, "rollout %d: nobody is in %s: the first device, at %s, is taken", s.ID, p, share(s.in.Nearest))
+			s.log(fleet.EventRollout, "rollout %d: nobody is in %s: the first device, at %s, is taken", s.ID, p, rate(s.in.Nearest))
 		}
 		if !s.failed() && !s.passes() {
 			s.stuck()
@@ -192,7 +192,7 @@ func (s *stepper) failed() bool {
 	}
 	for _, j := range looks {
 		if fleet.Above(j.bad, j.bad+j.good, p.Fail) { // S3
-			why := fmt.Sprintf("%d of %d failed, which is above %s for sure (at least %s)", j.bad, j.bad+j.good, share(p.Fail), share(fleet.LowerBound(j.bad, j.bad+j.good)))
+			why := fmt.Sprintf("%d of %d failed, which is above %s for sure (at least %s)", j.bad, j.bad+j.good, rate(p.Fail), rate(fleet.LowerBound(j.bad, j.bad+j.good)))
 			if s.Course.OnFailure != fleet.OnFailureRevert {
 				s.to(fleet.RolloutPaused, fleet.EventRolloutNo, "%s", why)
 			} else if n := s.total.OwnBad; n < s.Course.MinRevert {
@@ -279,4 +279,4 @@ func (s *stepper) reverting() {
 	}
 }
 
-func share(f float64) string { return fmt.Sprintf("%.1f%%", 100*f) }
+func rate(f float64) string { return fmt.Sprintf("%.1f%%", 100*f) }

@@ -63,9 +63,11 @@ const wantedDeployments = `(SELECT json_group_array(json_array(q.release_id, b.v
   CROSS JOIN releases c ON c.product = a.product AND c.epoch = a.epoch AND c.sequence = a.sequence AND c.manifest_digest IS NOT NULL) w
  CROSS JOIN deployments q ON q.device = ?1 AND q.release_id = w.id CROSS JOIN releases b ON b.id = w.id)`
 
-// What the rollouts in ?3 (JSON) have spent of their budgets.
-const wantedUsage = `(SELECT json_group_array(json_array(o.id, (SELECT count(*) FROM deployments u WHERE u.rollout = o.id),
-  (SELECT count(*) FROM deployments u WHERE ` + activeDeployment + `), o.next_at))
+// What the rollouts in ?3 (JSON) have spent of their budgets: what no rule asks for is not
+// counted, and what is counted has a bound (fleet.MaxCount, MaxConcurrency).
+const wantedUsage = `(SELECT json_group_array(json_array(o.id,
+  CASE WHEN json_extract(o.course, '$.phases[' || o.phase || '].kind') = 'count' THEN (SELECT count(*) FROM deployments u WHERE u.rollout = o.id) ELSE 0 END,
+  CASE WHEN json_extract(o.course, '$.concurrency') > 0 THEN (SELECT count(*) FROM deployments u WHERE ` + activeDeployment + `) ELSE 0 END, o.next_at))
  FROM json_each(?3) j CROSS JOIN rollouts o ON o.id = j.value)`
 
 // activeDeployment is one of rollout o that takes a place of its concurrency.

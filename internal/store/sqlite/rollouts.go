@@ -205,14 +205,16 @@ func (s *Store) ForceDevice(ctx context.Context, rollout int64, device string, n
 	})
 }
 
-// CountRollout implements fleet.RolloutEngine. Only who is on the way is looked up among
-// the devices: the rest is counted from an index.
+// CountRollout implements fleet.RolloutEngine. Only who has the image is looked up among
+// the devices: a poll is a word of it. The rest is counted from an index; a download
+// that does not move is not on its way, whatever else the device does by now.
 func (s *Store) CountRollout(ctx context.Context, r fleet.Rollout, clock fleet.Clock) (list []fleet.Tally, err error) {
 	err = s.read(ctx, "count", func(v *view) error {
 		list, err = collect(func(row scanner) (t fleet.Tally, err error) {
 			return t, row.Scan(&t.Phase, &t.State, &t.Class, &t.Tries, &t.Assurance, &t.Quiet, &t.Runs, &t.Ordered, &t.N)
 		})(v.query(`SELECT p.phase, p.state, p.class, p.tries, p.assurance,
- p.state IN ('offered', 'downloading', 'verifying', 'rebooting', 'trial', 'unproven') AND max(p.heard, (SELECT d.heard FROM devices d WHERE d.id = p.device)) <= ?2,
+ CASE WHEN p.state IN ('offered', 'downloading') THEN p.heard <= ?2
+  WHEN p.state IN ('verifying', 'rebooting', 'trial', 'unproven') THEN max(p.heard, (SELECT d.heard FROM devices d WHERE d.id = p.device)) <= ?2 ELSE 0 END,
  CASE WHEN ?3 THEN`+runsByRollout+` ELSE 0 END,
  CASE WHEN ?3 AND p.state = 'confirmed' THEN (SELECT d.rollback_wanted FROM devices d WHERE d.id = p.device) ELSE 0 END, count(*)
  FROM deployments p WHERE p.rollout = ?1 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8`, r.ID, int64(clock)-r.Course.Silence.Microseconds(), flag(r.State == fleet.RolloutReverting)))
@@ -221,10 +223,11 @@ func (s *Store) CountRollout(ctx context.Context, r fleet.Rollout, clock fleet.C
 	return list, err
 }
 
-// Census implements fleet.RolloutEngine.
+// Census implements fleet.RolloutEngine. The + keeps SQLite from going through the whole rollout
+// for each device: a device has few deployments.
 func (s *Store) Census(ctx context.Context, r fleet.Rollout, f func(d *fleet.Device, phase int)) error {
 	return s.read(ctx, "census", func(v *view) error {
-		rows, err := v.query("SELECT "+deviceColumns+`, coalesce((SELECT p.phase FROM deployments p WHERE p.rollout = ?1 AND p.device = d.id LIMIT 1), -1)
+		rows, err := v.query("SELECT "+deviceColumns+`, coalesce((SELECT p.phase FROM deployments p WHERE p.device = d.id AND +p.rollout = ?1 LIMIT 1), -1)
  FROM devices d WHERE d.product IN (?2, '')`, r.ID, r.Product)
 		if err != nil {
 			return err

@@ -188,7 +188,7 @@ func (s *suite) joins(o fleet.Rollout, device string, nonce uint64, change func(
 
 func (s *suite) admissions() {
 	r := s.mustPublishSigned("p", "1.0", 1, 1)
-	o := s.mustRollout(r, "2,100%", nil)
+	o := s.mustRollout(r, "2,100%", func(c *fleet.Course) { c.Concurrency = 9 })
 	for i := range 6 {
 		s.addNative(fmt.Sprint("d", i), "p")
 	}
