@@ -13,8 +13,7 @@ import (
 
 // Devices on v1 are moved by rollouts as others are: phases, places, pauses, counts.
 func TestRolloutOverV1(t *testing.T) {
-	var w *world
-	w = newWorld(t, func(c *v1.Config) { c.Rollouts = c.Devices.(v1.Rollouts) })
+	w := newWorld(t, func(c *v1.Config) { c.Rollouts = c.Devices.(v1.Rollouts) })
 	engine := &rollout.Engine{Store: w.store, Log: slog.New(slog.DiscardHandler), Now: w.now}
 	tick := func() {
 		t.Helper()
