@@ -197,6 +197,9 @@ func prepareFile(path string) (int64, error) {
 	}
 	head := make([]byte, len(fileHeader))
 	if _, err := io.ReadFull(f, head); err != nil || string(head) != fileHeader {
+		if j, err := os.Stat(path + "-journal"); err == nil && j.Size() > 0 {
+			return 0, nil // the power went while it was made: SQLite takes that back
+		}
 		return 0, noDatabase(path)
 	}
 	return st.Size(), nil
