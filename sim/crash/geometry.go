@@ -112,6 +112,9 @@ func Fits(s *Scenario, g *Geometry) bool {
 	if g.noState && s.native() {
 		return false // a list of keys needs a place
 	}
+	if g.own && !s.native() {
+		return false // boards in the field that speak v1 have ESP-IDF's bootloader
+	}
 	story := s.Name[len(wireName(s.Wire))+1:]
 	return (g.only == nil || slices.Contains(g.only, story)) && !slices.Contains(g.not, story)
 }
