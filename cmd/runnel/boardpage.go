@@ -47,7 +47,7 @@ the profile mac-only checks no signature.`,
 	}
 	w.flags(cmd)
 	for _, v1 := range []string{"wire", "psk", "psk-file", "silent"} {
-		_ = cmd.Flags().MarkHidden(v1) // a page is for the native wire
+		_ = cmd.Flags().MarkHidden(v1) // a page is for the native wire; it fails for flags that are not there, and these are
 	}
 	cmd.Flags().StringVar(&id, "id", "", "the device's `id`")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "the `file` to make")

@@ -158,7 +158,8 @@ func emulatedStart(ctx context.Context, chip *qemu.Chip, n *noise, o bridge.Opti
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = bridge.Serve(ctx, &noisyLine{ReadWriteCloser: r.Serial, n: n, chunk: chunk}, o) // it ends with the line
+		// It ends with the line, which is cut in the middle: its error says that.
+		_ = bridge.Serve(ctx, &noisyLine{ReadWriteCloser: r.Serial, n: n, chunk: chunk}, o)
 	}()
 	end := r.Wait(ctx)
 	if !errors.Is(end, qemu.ErrDied) {

@@ -32,7 +32,7 @@ func dialGDB(ctx context.Context, path string) (*gdb, error) {
 
 func (g *gdb) close() {
 	if g != nil {
-		_ = g.conn.Close()
+		_ = g.conn.Close() // nothing was left to send
 	}
 }
 

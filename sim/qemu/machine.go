@@ -156,7 +156,7 @@ func (r *Run) path(name string) string { return filepath.Join(r.dir, name) }
 
 func accept(ctx context.Context, l net.Listener) (net.Conn, error) {
 	if d, ok := ctx.Deadline(); ok {
-		_ = l.(*net.UnixListener).SetDeadline(d)
+		_ = l.(*net.UnixListener).SetDeadline(d) // of a listener that is open: it can't fail
 	}
 	return l.Accept()
 }
@@ -213,7 +213,9 @@ func (r *Run) dump(m Memory) ([]byte, error) {
 	return os.ReadFile(r.path("dump"))
 }
 
-// Kill ends the emulator at once. It may be called again.
+// Kill ends the emulator at once. It may be called again. Nothing is done about what
+// fails here: the process may be gone already, and with it its connections; what can't
+// be removed is left to the system.
 func (r *Run) Kill() {
 	if r.cmd != nil {
 		_ = r.cmd.Process.Kill()

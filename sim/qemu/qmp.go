@@ -110,6 +110,6 @@ func (q *qmp) do(command string, args any) error {
 
 func (q *qmp) close() {
 	if q != nil {
-		_ = q.conn.Close()
+		_ = q.conn.Close() // nothing was left to send
 	}
 }

@@ -217,6 +217,29 @@ func TestUnusablePath(t *testing.T) {
 }
 
 // A crash between the making of the file and the first migration.
+// A file that is none of ours is refused and left alone, also where a journal lies
+// beside it: that is SQLite's to judge.
+func TestForeignFileWithJournal(t *testing.T) {
+	for _, journal := range []string{"", "no journal either", strings.Repeat("\x00", 4096)} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "runnel.db")
+		foreign := strings.Repeat("holiday photographs ", 500)
+		for name, text := range map[string]string{path: foreign, path + "-journal": journal} {
+			if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := "is no SQLite database"
+		if journal != "" {
+			want = "the database is damaged"
+		}
+		refused(t, dir, want)
+		if got, err := os.ReadFile(path); err != nil || string(got) != foreign {
+			t.Errorf("journal %.10q: the file was changed, %v", journal, err)
+		}
+	}
+}
+
 func TestOpensWhatACrashLeft(t *testing.T) {
 	for _, left := range [][]string{nil, {fmt.Sprintf("PRAGMA application_id = %d", applicationID)},
 		{fmt.Sprintf("PRAGMA application_id = %d", applicationID), `CREATE TABLE goose_db_version (id INTEGER PRIMARY KEY AUTOINCREMENT,
