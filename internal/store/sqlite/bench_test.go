@@ -56,17 +56,21 @@ func BenchmarkRead(b *testing.B) {
 	s := openAt(b, b.TempDir())
 	defer s.Close()
 	const devices = 10_000
-	for i := range devices {
-		if err := s.w.Do(ctx, func(t *tx) error {
-			_, err := t.exec("INSERT INTO devices (id, product, added_at) VALUES (?, '', 0)", fmt.Sprint("d", i))
-			if err == nil {
-				err = s.putKey(t, ownerDevice, fmt.Sprint("d", i), fleet.Key{1}, t0)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range 256 { // that share a COMMIT
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for i := next.Add(1) - 1; i < devices; i = next.Add(1) - 1 {
+				if err := s.AddDevice(ctx, fleet.Device{ID: fmt.Sprint("d", i)}, &fleet.Key{1}, t0); err != nil {
+					b.Error(err)
+					return
+				}
 			}
-			return err
-		}); err != nil {
-			b.Fatal(err)
-		}
+		}()
 	}
+	wg.Wait()
 	id := func(i int) string { return fmt.Sprint("d", i%devices) }
 	for name, f := range map[string]func(i int) error{
 		"DeviceKey": func(i int) error { _, _, err := s.DeviceKey(ctx, id(i)); return err },

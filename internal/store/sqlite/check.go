@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -10,6 +9,7 @@ import (
 	"os"
 
 	"github.com/runnel-fota/runnel/internal/fleet"
+	"github.com/runnel-fota/runnel/internal/store/sqlstore"
 )
 
 // maxVerdicts bounds what SQLite is asked to find: the first says enough.
@@ -28,10 +28,11 @@ func OpenToCheck(ctx context.Context, o Options) (*Store, error) {
 	if err := checkHead(o.Path); err != nil {
 		return nil, err
 	}
-	s := &Store{readOnly: true, w: refuser()}
-	if s.seal, err = newSealer(o.Secret, rand.Reader); err != nil {
+	s, err := newStore(o)
+	if err != nil {
 		return nil, err
 	}
+	s.readOnly, s.w = true, refuser()
 	// A connection that may write would fold the log into the file when it is closed.
 	if s.db, err = sql.Open("sqlite", dsnToRead(o.Path, "mode=ro", "_pragma=query_only(1)")); err != nil {
 		return nil, err
@@ -93,8 +94,8 @@ func checkHead(path string) error {
 // sealed keys that the secret does not open. What it finds comes back as found,
 // each with what to do; err is why it could not look.
 func (s *Store) Check(ctx context.Context) (found []*fleet.Error, err error) {
-	one := func(r scanner) (v string, err error) { return v, r.Scan(&v) }
-	verdicts, err := collect(one)(s.db.QueryContext(ctx, fmt.Sprintf("PRAGMA integrity_check(%d)", maxVerdicts)))
+	one := func(r sqlstore.Scanner) (v string, err error) { return v, r.Scan(&v) }
+	verdicts, err := sqlstore.Collect(one)(s.db.QueryContext(ctx, fmt.Sprintf("PRAGMA integrity_check(%d)", maxVerdicts)))
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
@@ -109,7 +110,7 @@ func (s *Store) Check(ctx context.Context) (found []*fleet.Error, err error) {
 	if len(found) > 0 {
 		return found, nil // the rest would only repeat it
 	}
-	orphans, err := collect(func(r scanner) (v string, err error) {
+	orphans, err := sqlstore.Collect(func(r sqlstore.Scanner) (v string, err error) {
 		var table, parent string
 		var row sql.NullInt64
 		var key int
@@ -122,48 +123,6 @@ func (s *Store) Check(ctx context.Context) (found []*fleet.Error, err error) {
 	for _, v := range orphans {
 		found = append(found, &fleet.Error{Code: fleet.CodeInternal, Message: "the database is damaged: " + v, Hint: damagedHint})
 	}
-	seals, err := s.checkSeals(ctx)
+	seals, err := s.CheckSeals(ctx)
 	return append(found, seals...), err
-}
-
-// checkSeals opens all that is sealed.
-func (s *Store) checkSeals(ctx context.Context) (found []*fleet.Error, err error) {
-	var sealed []byte
-	switch err := s.readers.row(ctx, "SELECT sealed FROM seal WHERE id = 1").Scan(&sealed); {
-	case errors.Is(err, sql.ErrNoRows):
-		return nil, nil // nothing was ever sealed: the first start was cut short
-	case err != nil:
-		return nil, wrap("check", err)
-	}
-	if err := s.openSeal(sealed); err != nil {
-		return []*fleet.Error{err}, nil // none of the keys will open
-	}
-	type row struct {
-		id, kind, owner, purpose string
-		sealed                   []byte
-	}
-	scan := collect(func(r scanner) (k row, err error) { return k, r.Scan(&k.id, &k.kind, &k.owner, &k.purpose, &k.sealed) })
-	keys, err := scan(s.db.QueryContext(ctx, "SELECT id, owner_kind, owner, purpose, sealed FROM keys WHERE state = 'active' ORDER BY owner_kind, owner"))
-	if err != nil {
-		return nil, wrap("check", err)
-	}
-	for _, k := range keys {
-		if _, err := s.openKey(k.sealed, k.purpose, k.kind, k.owner, k.id); err != nil {
-			var f *fleet.Error
-			if errors.As(err, &f) {
-				found = append(found, f)
-			}
-		}
-	}
-	tokens, err := scan(s.db.QueryContext(ctx, "SELECT id, '', '', '', sealed FROM enrol_tokens WHERE revoked_at = 0 ORDER BY id"))
-	if err != nil {
-		return nil, wrap("check", err)
-	}
-	for _, k := range tokens {
-		if _, err := s.seal.open(k.sealed, aboutKey(purposeEnrol, ownerToken, k.id, "")); err != nil {
-			found = append(found, &fleet.Error{Code: fleet.CodeInternal, Message: fmt.Sprintf("the enrolment token %s can't be opened", k.id), Err: err,
-				Hint: "it was altered in the database: revoke it and make another"})
-		}
-	}
-	return found, nil
 }

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 
 	lib "modernc.org/sqlite/lib"
@@ -45,11 +44,3 @@ func wrap(op string, err error) error {
 }
 
 const damagedHint = "stop the server, keep a copy of the data folder, and bring a backup of it back"
-
-// notFound turns "no row" into the domain's error with that message.
-func notFound(err error, format string, args ...any) error {
-	if errors.Is(err, sql.ErrNoRows) {
-		return fleet.Errorf(fleet.CodeNotFound, format, args...)
-	}
-	return err
-}

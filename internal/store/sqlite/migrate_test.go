@@ -11,6 +11,7 @@ import (
 
 	"github.com/runnel-fota/runnel/core/manifest"
 	"github.com/runnel-fota/runnel/internal/fleet"
+	"github.com/runnel-fota/runnel/internal/store/sqlstore"
 	"github.com/runnel-fota/runnel/release"
 )
 
@@ -97,7 +98,7 @@ func TestManifestsStay(t *testing.T) {
 	}
 	for _, text := range []string{"DELETE FROM manifests", "UPDATE manifests SET envelope = x'00'"} {
 		err := s.w.Do(ctx, func(t *tx) error {
-			_, err := t.exec(text)
+			_, err := t.Exec(text)
 			return err
 		})
 		if err == nil {
@@ -173,7 +174,7 @@ func TestMigrateSlots(t *testing.T) {
 	}
 	// What the program does not refuse, the table does.
 	err = s.w.Do(ctx, func(t *tx) error {
-		_, err := t.exec("UPDATE releases SET slot = 1 WHERE id = 7")
+		_, err := t.Exec("UPDATE releases SET slot = 1 WHERE id = 7")
 		return err
 	})
 	if err == nil {
@@ -194,7 +195,7 @@ func TestMigrateSlots(t *testing.T) {
 func TestPollPlan(t *testing.T) {
 	s := openAt(t, t.TempDir())
 	defer s.Close()
-	for _, q := range []string{wantedDeployments, wantedUsage} {
+	for _, q := range sqlstore.PollParts() {
 		rows, err := s.readers.db.Query("EXPLAIN QUERY PLAN SELECT ?1 AS a, ?2 AS b, ?3 AS c, "+q, "a", "[1]", "[1]")
 		if err != nil {
 			t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/runnel-fota/runnel/core/manifest"
+	"github.com/runnel-fota/runnel/internal/store/sqlstore"
 )
 
 // fillSlots is the step behind migrations/00004_slots.sql.
@@ -22,7 +23,7 @@ func slotsOfManifests(ctx context.Context, t *sql.Tx) error {
 		id       int64
 		envelope []byte
 	}
-	list, err := collect(func(s scanner) (r row, err error) { return r, s.Scan(&r.id, &r.envelope) })(
+	list, err := sqlstore.Collect(func(s sqlstore.Scanner) (r row, err error) { return r, s.Scan(&r.id, &r.envelope) })(
 		t.QueryContext(ctx, "SELECT r.id, m.envelope FROM releases r JOIN manifests m ON m.digest = r.manifest_digest"))
 	if err != nil {
 		return err

@@ -64,7 +64,7 @@ func TestPragmas(t *testing.T) {
 		"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "5000", "trusted_schema": "0", "application_id": "1380863564",
 	} {
 		var got string
-		err := s.w.Do(ctx, func(t *tx) error { return t.row("PRAGMA " + pragma).Scan(&got) })
+		err := s.w.Do(ctx, func(t *tx) error { return t.Row("PRAGMA " + pragma).Scan(&got) })
 		if err != nil || got != want {
 			t.Errorf("%s is %s, not %s: %v", pragma, got, want, err)
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/runnel-fota/runnel/internal/fleet"
+	"github.com/runnel-fota/runnel/internal/store/sqlstore"
 )
 
 const (
@@ -153,7 +154,7 @@ func (d *disk) lostAt(t *testing.T, step int, seed uint64) (wrong string) {
 
 // integrity is what SQLite finds wrong in the file.
 func integrity(s *Store) string {
-	list, err := collect(func(r scanner) (v string, err error) { return v, r.Scan(&v) })(s.readers.db.Query("PRAGMA integrity_check"))
+	list, err := sqlstore.Collect(func(r sqlstore.Scanner) (v string, err error) { return v, r.Scan(&v) })(s.readers.db.Query("PRAGMA integrity_check"))
 	if err == nil && len(list) == 1 && list[0] == "ok" {
 		return ""
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+
+	"github.com/runnel-fota/runnel/internal/store/sqlstore"
 )
 
 // reader is the pool of connections that read. The texts of its statements are
@@ -49,7 +51,7 @@ func (r *reader) prepare(ctx context.Context, text string) (*sql.Stmt, error) {
 }
 
 // row runs a query of one row by itself.
-func (r *reader) row(ctx context.Context, text string, args ...any) scanner {
+func (r *reader) row(ctx context.Context, text string, args ...any) sqlstore.Scanner {
 	s, err := r.prepare(ctx, text)
 	if err != nil {
 		return failedRow{err}
@@ -76,8 +78,13 @@ type view struct {
 	new []string        // texts to prepare when the view is over
 }
 
-// query runs a query; its rows are closed before the next one.
-func (v *view) query(text string, args ...any) (*sql.Rows, error) {
+// Exec is refused: a view changes nothing.
+func (v *view) Exec(string, ...any) (sql.Result, error) {
+	return nil, errors.New("a view changes nothing")
+}
+
+// Query runs a query; its rows are closed before the next one.
+func (v *view) Query(text string, args ...any) (*sql.Rows, error) {
 	v.r.ran.Add(1)
 	if s := v.r.known(text); s != nil {
 		return v.t.StmtContext(v.ctx, s).QueryContext(v.ctx, args...)
@@ -86,8 +93,8 @@ func (v *view) query(text string, args ...any) (*sql.Rows, error) {
 	return v.t.QueryContext(v.ctx, text, args...)
 }
 
-// row runs a query of one row.
-func (v *view) row(text string, args ...any) scanner {
+// Row runs a query of one row.
+func (v *view) Row(text string, args ...any) sqlstore.Scanner {
 	v.r.ran.Add(1)
 	if s := v.r.known(text); s != nil {
 		return v.t.StmtContext(v.ctx, s).QueryRowContext(v.ctx, args...)

@@ -58,7 +58,7 @@ func TestViewSeesOneState(t *testing.T) {
 	s := openAt(t, t.TempDir())
 	defer s.Close()
 	count := func(v *view) (n int) {
-		if err := v.row("SELECT count(*) FROM events").Scan(&n); err != nil {
+		if err := v.Row("SELECT count(*) FROM events").Scan(&n); err != nil {
 			t.Fatal(err)
 		}
 		return n

@@ -28,11 +28,11 @@ func BenchmarkRollout(b *testing.B) {
 	ask := (&fleet.NativeAsk{Wire: fleet.WireSigned, Hardware: []byte("r2"), Slots: []uint32{1 << 20, 1 << 20}, Envelope: 1400, Chunk: 4096, Version: "0.9"}).Text()
 	const devices = 100_000
 	err = s.w.Do(ctx, func(t *tx) error {
-		if _, err := t.exec(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+		if _, err := t.Exec(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
  INSERT INTO devices (id, product, added_at, last_seen, heard, ask, hardware) SELECT 'device-' || i, 'p', 0, 1, 1, ?2, 'r2' FROM n`, devices, ask); err != nil {
 			return err
 		}
-		_, err := t.exec(`INSERT INTO deployments (device, release_id, state, chunks_received, chunks_total, verified, boot_status, reason, proven, started_at, updated_at, rollout, assurance, heard)
+		_, err := t.Exec(`INSERT INTO deployments (device, release_id, state, chunks_received, chunks_total, verified, boot_status, reason, proven, started_at, updated_at, rollout, assurance, heard)
  SELECT id, ?1, CASE rowid % 10 WHEN 0 THEN 'failed' WHEN 1 THEN 'rebooting' ELSE 'confirmed' END, 0, 1, 0, '', '', 1, 0, 0, ?2, 'own', 1 FROM (SELECT id, row_number() OVER () AS rowid FROM devices)`, r.ID, o.ID)
 		return err
 	})

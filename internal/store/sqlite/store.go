@@ -1,19 +1,15 @@
 // Package sqlite keeps the domain in one SQLite file (modernc.org/sqlite, no
-// cgo). It implements the services of internal/fleet and imports nothing else
-// of ours.
+// cgo): the file, its tables and its transactions. The statements are
+// internal/store/sqlstore's.
 //
 // All writes go through one goroutine that gathers those that wait into one
 // transaction (writer.go); reads go to a pool of connections beside it, as WAL
 // allows. synchronous=FULL: what was answered is on the disk, also after a power
 // loss. One process at a time may open a file: internal/datadir sees to it.
-//
-// Keys are sealed (keys.go), tokens are hashes (tokens.go). Times are stored as
-// microseconds and come back in UTC.
 package sqlite
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -24,11 +20,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync/atomic"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	"github.com/runnel-fota/runnel/internal/fleet"
+	"github.com/runnel-fota/runnel/internal/store/sqlstore"
 )
 
 const (
@@ -58,34 +54,13 @@ type Options struct {
 
 // Store is an open database. Its methods may be called concurrently.
 type Store struct {
+	*sqlstore.Store
 	db      *sql.DB // the writer's
 	readers *reader
 	w       *writer
-	seal    sealer
 
-	generation atomic.Int64
-	readOnly   bool
+	readOnly bool
 }
-
-var (
-	_ fleet.Releases    = (*Store)(nil)
-	_ fleet.Catalogue   = (*Store)(nil)
-	_ fleet.Devices     = (*Store)(nil)
-	_ fleet.Orders      = (*Store)(nil)
-	_ fleet.Deployments = (*Store)(nil)
-	_ fleet.Log         = (*Store)(nil)
-	_ fleet.Tokens      = (*Store)(nil)
-
-	_ fleet.KeyLists        = (*Store)(nil)
-	_ fleet.SignedReleases  = (*Store)(nil)
-	_ fleet.SignedIntake    = (*Store)(nil)
-	_ fleet.Policies        = (*Store)(nil)
-	_ fleet.NativeDevices   = (*Store)(nil)
-	_ fleet.NativeKeyring   = (*Store)(nil)
-	_ fleet.NativeCatalogue = (*Store)(nil)
-	_ fleet.EnrolTokens     = (*Store)(nil)
-	_ fleet.Enroller        = (*Store)(nil)
-)
 
 // Statements is how many statements have run: for tests and figures.
 func (s *Store) Statements() int64 { return s.readers.ran.Load() + s.w.ran.Load() }
@@ -94,15 +69,12 @@ func (s *Store) Statements() int64 { return s.readers.ran.Load() + s.w.ran.Load(
 // newer program, a damaged one, one of something else and one whose keys were
 // sealed under another secret are refused with CodeInvalid.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	if o.Random == nil {
-		o.Random = rand.Reader
-	}
 	size, err := prepareFile(o.Path)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{}
-	if s.seal, err = newSealer(o.Secret, o.Random); err != nil {
+	s, err := newStore(o)
+	if err != nil {
 		return nil, err
 	}
 	if s.db, err = sql.Open("sqlite", dsn(o.Path, append([]string{"_txlock=immediate"}, o.params...)...)); err != nil {
@@ -118,6 +90,31 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	return s, nil
 }
+
+// newStore is one whose database is not open yet.
+func newStore(o Options) (*Store, error) {
+	s := &Store{}
+	var err error
+	s.Store, err = sqlstore.New(database{s}, sqlstore.Options{Secret: o.Secret, Random: o.Random})
+	return s, err
+}
+
+// database is the store's file, as the statements see it.
+type database struct{ *Store }
+
+func (d database) Write(ctx context.Context, f func(sqlstore.Runner) error) error {
+	return d.w.Do(ctx, func(t *tx) error { return f(t) })
+}
+
+func (d database) Read(ctx context.Context, op string, f func(sqlstore.Runner) error) error {
+	return d.read(ctx, op, func(v *view) error { return f(v) })
+}
+
+func (d database) Row(ctx context.Context, text string, args ...any) sqlstore.Scanner {
+	return d.readers.row(ctx, text, args...)
+}
+
+func (d database) Wrap(op string, err error) error { return wrap(op, err) }
 
 func (s *Store) open(ctx context.Context, o Options, size int64) error {
 	path := o.Path
@@ -144,15 +141,7 @@ func (s *Store) open(ctx context.Context, o Options, size int64) error {
 	db.SetMaxOpenConns(n)
 	db.SetMaxIdleConns(n)
 	s.readers = &reader{db: db, stmts: map[string]*sql.Stmt{}}
-	if err := s.checkSecret(ctx); err != nil {
-		return err
-	}
-	var generation int64
-	if err := s.readers.row(ctx, "SELECT generation FROM catalogue").Scan(&generation); err != nil {
-		return err
-	}
-	s.generation.Store(generation)
-	return nil
+	return s.Start(ctx)
 }
 
 // Close writes what waits and closes the file. The log is folded into it, so

@@ -9,6 +9,7 @@ import (
 	lib "modernc.org/sqlite/lib"
 
 	"github.com/runnel-fota/runnel/internal/fleet"
+	"github.com/runnel-fota/runnel/internal/store/sqlstore"
 )
 
 const (
@@ -43,7 +44,6 @@ type writer struct {
 
 	transactions atomic.Int64 // for tests and figures: how well writes were gathered
 	ran          atomic.Int64 // statements of writes
-	events       map[string]int
 }
 
 // Where a write is. A waiter that gives up takes it back only as long as it waits.
@@ -58,15 +58,11 @@ type write struct {
 	state atomic.Int32
 	done  chan struct{} // closed once err is set
 	err   error
-	then  []func() // after the commit, in the writer's goroutine
 }
 
 // tx is what a write's function gets: statements in the batch's transaction.
 // Rows must be closed before the next statement.
-type tx struct {
-	w *writer
-	q *write
-}
+type tx struct{ w *writer }
 
 func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 	conn, err := db.Conn(ctx)
@@ -79,7 +75,6 @@ func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 		queue:    make(chan *write, maxWaiting),
 		stopping: make(chan struct{}),
 		finished: make(chan struct{}),
-		events:   map[string]int{},
 	}
 	w.commit = func() error { return w.exec("COMMIT") }
 	go w.run()
@@ -174,11 +169,6 @@ func (w *writer) write(batch []*write) {
 		if q.err == nil {
 			q.err = err
 		}
-		if q.err == nil {
-			for _, f := range q.then {
-				f()
-			}
-		}
 		q.err = wrap("write", q.err)
 		close(q.done)
 	}
@@ -226,7 +216,7 @@ func (w *writer) transact(batch []*write) (err error) {
 // runOne runs one write and undoes it alone where it fails. Alone in its
 // transaction it needs no savepoint. gone: the transaction is lost.
 func (w *writer) runOne(q *write, shared bool) (gone bool, err error) {
-	t := &tx{w: w, q: q}
+	t := &tx{w}
 	if !shared {
 		return false, q.do(t)
 	}
@@ -283,8 +273,8 @@ func (w *writer) exec(text string) error {
 	return err
 }
 
-// exec runs a statement; its text is a constant, it is prepared once.
-func (t *tx) exec(text string, args ...any) (sql.Result, error) {
+// Exec runs a statement; its text is a constant, it is prepared once.
+func (t *tx) Exec(text string, args ...any) (sql.Result, error) {
 	s, err := t.w.stmt(text)
 	if err != nil {
 		return nil, err
@@ -292,8 +282,8 @@ func (t *tx) exec(text string, args ...any) (sql.Result, error) {
 	return s.Exec(args...)
 }
 
-// row runs a query of one row.
-func (t *tx) row(text string, args ...any) scanner {
+// Row runs a query of one row.
+func (t *tx) Row(text string, args ...any) sqlstore.Scanner {
 	s, err := t.w.stmt(text)
 	if err != nil {
 		return failedRow{err}
@@ -301,17 +291,14 @@ func (t *tx) row(text string, args ...any) scanner {
 	return s.QueryRow(args...)
 }
 
-// query runs a query; its rows are read to their end before the next statement.
-func (t *tx) query(text string, args ...any) (*sql.Rows, error) {
+// Query runs a query; its rows are read to their end before the next statement.
+func (t *tx) Query(text string, args ...any) (*sql.Rows, error) {
 	s, err := t.w.stmt(text)
 	if err != nil {
 		return nil, err
 	}
 	return s.Query(args...)
 }
-
-// then runs f after the COMMIT, before the write is answered.
-func (t *tx) then(f func()) { t.q.then = append(t.q.then, f) }
 
 type failedRow struct{ err error }
 

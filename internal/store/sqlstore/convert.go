@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"encoding/json"
@@ -32,8 +32,8 @@ func flag(b bool) int64 {
 	return 0
 }
 
-// scanner is a row, or rows.
-type scanner interface{ Scan(...any) error }
+// Scanner is a row, or rows.
+type Scanner interface{ Scan(...any) error }
 
 // anySlot is the column of a release that may go into any.
 const anySlot = -1
@@ -49,10 +49,10 @@ func slotColumn(r fleet.Release) int {
 const releaseColumns = `r.id, r.product, r.version, r.digest, r.size, r.chip, r.project, r.app_version, r.idf_version, r.chunk_size, r.state, r.published_at,
  r.epoch, r.sequence, r.security_version, r.hardware, r.manifest_digest, r.slot`
 
-func scanRelease(row scanner) (fleet.Release, error) { return scanReleaseAnd(row) }
+func scanRelease(row Scanner) (fleet.Release, error) { return scanReleaseAnd(row) }
 
 // scanReleaseAnd reads more columns behind a release's.
-func scanReleaseAnd(row scanner, more ...any) (r fleet.Release, err error) {
+func scanReleaseAnd(row Scanner, more ...any) (r fleet.Release, err error) {
 	var digest, manifest []byte
 	var at int64
 	var slot int
@@ -76,7 +76,7 @@ const deviceColumns = `d.id, d.product, d.added_at, d.last_seen, d.running_versi
  (SELECT count(*) FROM keys k WHERE k.owner_kind = 'device' AND k.owner = d.id AND k.purpose = 'native' AND k.state = 'active')`
 
 // scanDeviceAnd reads all but an assurance by the product's key: see assure. more are columns behind a device's.
-func scanDeviceAnd(row scanner, more ...any) (d fleet.Device, err error) {
+func scanDeviceAnd(row Scanner, more ...any) (d fleet.Device, err error) {
 	var added, seen, sent, retry, nonce, native int64
 	var own bool
 	var tags, attributes string
@@ -102,14 +102,14 @@ func scanDeviceAnd(row scanner, more ...any) (d fleet.Device, err error) {
 	return d, err
 }
 
-func scanDevice(row scanner) (fleet.Device, error) { return scanDeviceAnd(row) }
+func scanDevice(row Scanner) (fleet.Device, error) { return scanDeviceAnd(row) }
 
 const deploymentColumns = `p.device, p.release_id, r.version, p.state, p.chunks_received, p.chunks_total, p.verified,
  p.boot_status, p.reason, p.proven, p.started_at, p.updated_at, coalesce(p.rollout, 0), p.phase, p.class, p.tries, p.assurance, p.heard`
 
 const deploymentTables = ` FROM deployments p JOIN releases r ON r.id = p.release_id `
 
-func scanDeployment(row scanner) (p fleet.Deployment, err error) {
+func scanDeployment(row Scanner) (p fleet.Deployment, err error) {
 	var started, updated int64
 	err = row.Scan(&p.Device, &p.ReleaseID, &p.Version, &p.State, &p.ChunksReceived, &p.ChunksTotal, &p.Verified,
 		&p.BootStatus, &p.Reason, &p.Proven, &started, &updated, &p.Rollout, &p.Phase, &p.Class, &p.Tries, &p.Assurance, &p.Heard)

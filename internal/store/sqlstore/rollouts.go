@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -27,7 +27,7 @@ const rolloutColumns = `o.id, o.product, o.release_id, r.version, o.course, o.cr
 
 const rolloutTables = " FROM rollouts o JOIN releases r ON r.id = o.release_id "
 
-func scanRollout(row scanner) (r fleet.Rollout, err error) {
+func scanRollout(row Scanner) (r fleet.Rollout, err error) {
 	var course, forgiven string
 	var created, changed int64
 	err = row.Scan(&r.ID, &r.Product, &r.ReleaseID, &r.ReleaseVersion, &course, &created, &r.Version, &r.State, &r.Phase, &r.Reason, &r.Began, &r.Passed, &r.Expected,
@@ -48,8 +48,8 @@ func (s *Store) CreateRollout(ctx context.Context, r fleet.Rollout, now time.Tim
 	if err != nil {
 		return out, err
 	}
-	err = s.w.Do(ctx, func(t *tx) error {
-		rel, err := scanRelease(t.row("SELECT "+releaseColumns+" FROM releases r WHERE r.id = ?", r.ReleaseID))
+	err = s.write(ctx, func(t *tx) error {
+		rel, err := scanRelease(t.Row("SELECT "+releaseColumns+" FROM releases r WHERE r.id = ?", r.ReleaseID))
 		if err != nil {
 			return notFound(err, "no release has the number %d", r.ReleaseID)
 		}
@@ -57,22 +57,19 @@ func (s *Store) CreateRollout(ctx context.Context, r fleet.Rollout, now time.Tim
 			return fleet.Errorf(fleet.CodeConflict, "release %d is %s %s, %s: a rollout of %s needs one of its own that is published", rel.ID, rel.Product, rel.Version, rel.State, r.Product)
 		}
 		var n int
-		if err := t.row("SELECT count(*) FROM rollouts WHERE product = ? AND state IN ("+inForce+")", r.Product).Scan(&n); err != nil {
+		if err := t.Row("SELECT count(*) FROM rollouts WHERE product = ? AND state IN ("+inForce+")", r.Product).Scan(&n); err != nil {
 			return err
 		}
 		if n >= fleet.MaxRollouts {
 			return &fleet.Error{Code: fleet.CodeConflict, Message: fmt.Sprintf("%d rollouts of %s are in force, as many as may be", n, r.Product), Hint: "cancel those that are no longer wanted"}
 		}
-		res, err := t.exec(`INSERT INTO rollouts (product, release_id, course, created_at, version, state, phase, reason, began, passed, expected, reach, forgiven, changed_at)
- VALUES (?, ?, ?, ?4, 1, 'scheduled', 0, '', 0, 0, -1, 0, '{}', ?4)`, r.Product, r.ReleaseID, string(course), micros(now))
+		var id int64
+		err = t.Row(`INSERT INTO rollouts (product, release_id, course, created_at, version, state, phase, reason, began, passed, expected, reach, forgiven, changed_at)
+ VALUES (?, ?, ?, ?4, 1, 'scheduled', 0, '', 0, 0, -1, 0, '{}', ?4) RETURNING id`, r.Product, r.ReleaseID, string(course), micros(now)).Scan(&id)
 		if err != nil {
 			return err
 		}
-		id, err := res.LastInsertId()
-		if err != nil {
-			return err
-		}
-		if out, err = scanRollout(t.row("SELECT "+rolloutColumns+rolloutTables+"WHERE o.id = ?", id)); err != nil {
+		if out, err = scanRollout(t.Row("SELECT "+rolloutColumns+rolloutTables+"WHERE o.id = ?", id)); err != nil {
 			return err
 		}
 		if err := addEvent(t, fleet.Event{Time: now, Version: rel.Version, Name: fleet.EventRollout, Detail: fmt.Sprintf("rollout %d of %s %s is made", id, r.Product, rel.Version), Proven: true}); err != nil {
@@ -91,14 +88,14 @@ const inForce = "'scheduled', 'running', 'paused', 'complete', 'reverting'"
 
 // Rollout implements fleet.Rollouts.
 func (s *Store) Rollout(ctx context.Context, id int64) (fleet.Rollout, error) {
-	r, err := scanRollout(s.readers.row(ctx, "SELECT "+rolloutColumns+rolloutTables+"WHERE o.id = ?", id))
-	return r, wrap("rollout", notFound(err, "no rollout has the number %d", id))
+	r, err := scanRollout(s.db.Row(ctx, "SELECT "+rolloutColumns+rolloutTables+"WHERE o.id = ?", id))
+	return r, s.db.Wrap("rollout", notFound(err, "no rollout has the number %d", id))
 }
 
 // ListRollouts implements fleet.Rollouts.
 func (s *Store) ListRollouts(ctx context.Context, product string) (list []fleet.Rollout, err error) {
-	err = s.read(ctx, "rollouts", func(v *view) error {
-		list, err = collect(scanRollout)(v.query("SELECT "+rolloutColumns+rolloutTables+"WHERE ?1 = '' OR o.product = ?1 ORDER BY o.id DESC", product))
+	err = s.db.Read(ctx, "rollouts", func(v Runner) error {
+		list, err = Collect(scanRollout)(v.Query("SELECT "+rolloutColumns+rolloutTables+"WHERE ?1 = '' OR o.product = ?1 ORDER BY o.id DESC", product))
 		return err
 	})
 	return list, err
@@ -106,8 +103,8 @@ func (s *Store) ListRollouts(ctx context.Context, product string) (list []fleet.
 
 // ActiveRollouts implements fleet.RolloutEngine.
 func (s *Store) ActiveRollouts(ctx context.Context) (list []fleet.Rollout, err error) {
-	err = s.read(ctx, "rollouts", func(v *view) error {
-		list, err = collect(scanRollout)(v.query("SELECT " + rolloutColumns + rolloutTables + "WHERE o.state IN (" + inForce + ") ORDER BY o.id"))
+	err = s.db.Read(ctx, "rollouts", func(v Runner) error {
+		list, err = Collect(scanRollout)(v.Query("SELECT " + rolloutColumns + rolloutTables + "WHERE o.state IN (" + inForce + ") ORDER BY o.id"))
 		return err
 	})
 	return list, err
@@ -119,8 +116,8 @@ func (s *Store) StepRollout(ctx context.Context, r fleet.Rollout, effects []flee
 	if err != nil {
 		return false, err
 	}
-	err = s.w.Do(ctx, func(t *tx) error {
-		n, err := affected(t.exec(`UPDATE rollouts SET version = ?1, state = ?2, phase = ?3, reason = ?4, began = ?5, passed = ?6, expected = ?7, reach = ?8, forgiven = ?9, changed_at = ?10
+	err = s.write(ctx, func(t *tx) error {
+		n, err := affected(t.Exec(`UPDATE rollouts SET version = ?1, state = ?2, phase = ?3, reason = ?4, began = ?5, passed = ?6, expected = ?7, reach = ?8, forgiven = ?9, changed_at = ?10
  WHERE id = ?11 AND version = ?1 - 1`, r.Version, string(r.State), r.Phase, r.Reason, int64(r.Began), int64(r.Passed), r.Expected, r.Reach, string(forgiven), micros(now), r.ID))
 		if err != nil || n == 0 {
 			return err
@@ -152,7 +149,7 @@ func (s *Store) effect(t *tx, r fleet.Rollout, e fleet.Effect, now time.Time) er
 	}
 	// Texts are compared, not what they take: two filters may say the same in other words, and the
 	// older rollout then stays in force below the newer one, where it decides nothing.
-	_, err := t.exec(`UPDATE rollouts SET version = version + 1, state = 'superseded', reason = ?1, changed_at = ?2
+	_, err := t.Exec(`UPDATE rollouts SET version = version + 1, state = 'superseded', reason = ?1, changed_at = ?2
  WHERE id < ?3 AND product = ?4 AND state IN ('scheduled', 'running', 'paused', 'complete') AND
  (?5 IN ('', 'true') OR json_extract(course, '$.to') = ?5)`, fmt.Sprintf("rollout %d, of %s, is complete", r.ID, r.ReleaseVersion), micros(now), r.ID, r.Product, r.Course.To)
 	return err
@@ -164,14 +161,14 @@ const runsByRollout = ` p.rollout = ?1 AND p.state = 'confirmed' AND NOT EXISTS
 
 // revertDevices orders those back that run the release by the rollout and have no order.
 func revertDevices(t *tx, r fleet.Rollout, now time.Time) error {
-	ids, err := collect(func(row scanner) (id string, err error) { return id, row.Scan(&id) })(
-		t.query("SELECT d.id FROM deployments p JOIN devices d ON d.id = p.device WHERE d.rollback_wanted = 0 AND "+runsByRollout, r.ID))
+	ids, err := Collect(func(row Scanner) (id string, err error) { return id, row.Scan(&id) })(
+		t.Query("SELECT d.id FROM deployments p JOIN devices d ON d.id = p.device WHERE d.rollback_wanted = 0 AND "+runsByRollout, r.ID))
 	if err != nil {
 		return err
 	}
 	reason := fleet.CleanText(fmt.Sprintf("rollout %d is taken back: %s", r.ID, r.Reason), fleet.MaxText)
 	for _, id := range ids {
-		if _, err := t.exec(orderBack+" WHERE id = ?", reason, id); err != nil {
+		if _, err := t.Exec(orderBack+" WHERE id = ?", reason, id); err != nil {
 			return err
 		}
 		if err := addEvent(t, fleet.Event{Time: now, Device: id, Version: r.ReleaseVersion, Name: fleet.EventRollback, Detail: reason, Proven: true}); err != nil {
@@ -187,14 +184,14 @@ func (s *Store) ForceDevice(ctx context.Context, rollout int64, device string, n
 	if rollout == 0 {
 		detail = "no rollout any more"
 	}
-	return s.w.Do(ctx, func(t *tx) error {
+	return s.write(ctx, func(t *tx) error {
 		if rollout != 0 {
 			var there bool
-			if err := t.row("SELECT 1 FROM rollouts WHERE id = ?", rollout).Scan(&there); err != nil {
+			if err := t.Row("SELECT 1 FROM rollouts WHERE id = ?", rollout).Scan(&there); err != nil {
 				return notFound(err, "no rollout has the number %d", rollout)
 			}
 		}
-		n, err := affected(t.exec("UPDATE devices SET forced = ? WHERE id = ?", rollout, device))
+		n, err := affected(t.Exec("UPDATE devices SET forced = ? WHERE id = ?", rollout, device))
 		if err != nil {
 			return err
 		}
@@ -209,10 +206,10 @@ func (s *Store) ForceDevice(ctx context.Context, rollout int64, device string, n
 // the devices: a poll is a word of it. The rest is counted from an index; a download
 // that does not move is not on its way, whatever else the device does by now.
 func (s *Store) CountRollout(ctx context.Context, r fleet.Rollout, clock fleet.Clock) (list []fleet.Tally, err error) {
-	err = s.read(ctx, "count", func(v *view) error {
-		list, err = collect(func(row scanner) (t fleet.Tally, err error) {
+	err = s.db.Read(ctx, "count", func(v Runner) error {
+		list, err = Collect(func(row Scanner) (t fleet.Tally, err error) {
 			return t, row.Scan(&t.Phase, &t.State, &t.Class, &t.Tries, &t.Assurance, &t.Quiet, &t.Runs, &t.Ordered, &t.N)
-		})(v.query(`SELECT p.phase, p.state, p.class, p.tries, p.assurance,
+		})(v.Query(`SELECT p.phase, p.state, p.class, p.tries, p.assurance,
  CASE WHEN p.state IN ('offered', 'downloading') THEN p.heard <= ?2
   WHEN p.state IN ('verifying', 'rebooting', 'trial', 'unproven') THEN max(p.heard, (SELECT d.heard FROM devices d WHERE d.id = p.device)) <= ?2 ELSE 0 END,
  CASE WHEN ?3 THEN`+runsByRollout+` ELSE 0 END,
@@ -226,8 +223,8 @@ func (s *Store) CountRollout(ctx context.Context, r fleet.Rollout, clock fleet.C
 // Census implements fleet.RolloutEngine. The + keeps SQLite from going through the whole rollout
 // for each device: a device has few deployments.
 func (s *Store) Census(ctx context.Context, r fleet.Rollout, f func(d *fleet.Device, phase int)) error {
-	return s.read(ctx, "census", func(v *view) error {
-		rows, err := v.query("SELECT "+deviceColumns+`, coalesce((SELECT p.phase FROM deployments p WHERE p.device = d.id AND +p.rollout = ?1 LIMIT 1), -1)
+	return s.db.Read(ctx, "census", func(v Runner) error {
+		rows, err := v.Query("SELECT "+deviceColumns+`, coalesce((SELECT p.phase FROM deployments p WHERE p.device = d.id AND +p.rollout = ?1 LIMIT 1), -1)
  FROM devices d WHERE d.product IN (?2, '')`, r.ID, r.Product)
 		if err != nil {
 			return err
@@ -248,8 +245,8 @@ func (s *Store) Census(ctx context.Context, r fleet.Rollout, f func(d *fleet.Dev
 // ReadClock implements fleet.RolloutEngine.
 func (s *Store) ReadClock(ctx context.Context) (c fleet.Clock, wall time.Time, err error) {
 	var at int64
-	err = s.readers.row(ctx, "SELECT clock, wall FROM fleet_clock").Scan(&c, &at)
-	return c, fromMicros(at), wrap("clock", err)
+	err = s.db.Row(ctx, "SELECT clock, wall FROM fleet_clock").Scan(&c, &at)
+	return c, fromMicros(at), s.db.Wrap("clock", err)
 }
 
 // SaveClock implements fleet.RolloutEngine.
@@ -257,8 +254,8 @@ func (s *Store) SaveClock(ctx context.Context, from, to fleet.Clock, wall time.T
 	if to < from {
 		return false, fleet.Errorf(fleet.CodeInvalid, "the fleet's clock does not go back")
 	}
-	err = s.w.Do(ctx, func(t *tx) error {
-		n, err := affected(t.exec("UPDATE fleet_clock SET clock = ?, wall = ? WHERE clock = ?", int64(to), micros(wall), int64(from)))
+	err = s.write(ctx, func(t *tx) error {
+		n, err := affected(t.Exec("UPDATE fleet_clock SET clock = ?, wall = ? WHERE clock = ?", int64(to), micros(wall), int64(from)))
 		saved = n > 0
 		return err
 	})
@@ -267,8 +264,8 @@ func (s *Store) SaveClock(ctx context.Context, from, to fleet.Clock, wall time.T
 
 // RolloutSnapshot implements fleet.RolloutCatalogue.
 func (s *Store) RolloutSnapshot(ctx context.Context) (out fleet.RolloutSnapshot, err error) {
-	err = s.read(ctx, "catalogue", func(v *view) error {
-		if err := v.row("SELECT generation FROM catalogue").Scan(&out.Generation); err != nil {
+	err = s.db.Read(ctx, "catalogue", func(v Runner) error {
+		if err := v.Row("SELECT generation FROM catalogue").Scan(&out.Generation); err != nil {
 			return err
 		}
 		out.Rollouts, out.Groups, out.Only, err = rolloutsOf(v)
@@ -279,30 +276,30 @@ func (s *Store) RolloutSnapshot(ctx context.Context) (out fleet.RolloutSnapshot,
 
 // rolloutsOf are those in force, and of those that ended the newest of each release and
 // product: what a device has to drop, and that rollouts decide for the product.
-func rolloutsOf(v *view) (rollouts []fleet.Rollout, groups []fleet.Group, only []string, err error) {
-	rollouts, err = collect(scanRollout)(v.query("SELECT " + rolloutColumns + rolloutTables + "WHERE o.state IN (" + inForce + `) OR
+func rolloutsOf(v Runner) (rollouts []fleet.Rollout, groups []fleet.Group, only []string, err error) {
+	rollouts, err = Collect(scanRollout)(v.Query("SELECT " + rolloutColumns + rolloutTables + "WHERE o.state IN (" + inForce + `) OR
  o.id IN (SELECT max(id) FROM rollouts GROUP BY release_id) ORDER BY o.id DESC`))
 	if err == nil {
-		groups, err = collect(scanGroup)(v.query(groupQuery))
+		groups, err = Collect(scanGroup)(v.Query(groupQuery))
 	}
 	if err == nil {
-		only, err = collect(scanName)(v.query(onlyQuery))
+		only, err = Collect(scanName)(v.Query(onlyQuery))
 	}
 	return rollouts, groups, only, err
 }
 
 const onlyQuery = "SELECT name FROM products WHERE rollouts_only = 1 ORDER BY name"
 
-func scanName(row scanner) (name string, err error) { return name, row.Scan(&name) }
+func scanName(row Scanner) (name string, err error) { return name, row.Scan(&name) }
 
 // OnlyByRollout implements fleet.RolloutPolicies.
 func (s *Store) OnlyByRollout(ctx context.Context, product string, only bool, now time.Time) error {
 	if err := fleet.ValidateProduct(product); err != nil {
 		return err
 	}
-	return s.w.Do(ctx, func(t *tx) error {
+	return s.write(ctx, func(t *tx) error {
 		// Without a row the product takes unsigned images, and goes on to.
-		if _, err := t.exec(`INSERT INTO products (name, signed_only, rollouts_only, added_at, changed_at) VALUES (?1, 0, ?2, ?3, ?3)
+		if _, err := t.Exec(`INSERT INTO products (name, signed_only, rollouts_only, added_at, changed_at) VALUES (?1, 0, ?2, ?3, ?3)
  ON CONFLICT (name) DO UPDATE SET rollouts_only = excluded.rollouts_only, changed_at = excluded.changed_at`, product, flag(only), micros(now)); err != nil {
 			return err
 		}
@@ -319,8 +316,8 @@ func (s *Store) OnlyByRollout(ctx context.Context, product string, only bool, no
 
 // ByRollout implements fleet.RolloutPolicies.
 func (s *Store) ByRollout(ctx context.Context) (list []string, err error) {
-	err = s.read(ctx, "policies", func(v *view) error {
-		list, err = collect(scanName)(v.query(onlyQuery))
+	err = s.db.Read(ctx, "policies", func(v Runner) error {
+		list, err = Collect(scanName)(v.Query(onlyQuery))
 		return err
 	})
 	return list, err
@@ -328,7 +325,7 @@ func (s *Store) ByRollout(ctx context.Context) (list []string, err error) {
 
 const groupQuery = "SELECT name, product, filter, changed_at FROM device_groups ORDER BY name"
 
-func scanGroup(row scanner) (g fleet.Group, err error) {
+func scanGroup(row Scanner) (g fleet.Group, err error) {
 	var at int64
 	err = row.Scan(&g.Name, &g.Product, &g.Filter, &at)
 	g.ChangedAt = fromMicros(at)
@@ -341,8 +338,8 @@ func (s *Store) SetGroup(ctx context.Context, g fleet.Group, now time.Time) (fle
 		return fleet.Group{}, err
 	}
 	g.ChangedAt = stored(now)
-	err := s.w.Do(ctx, func(t *tx) error {
-		if _, err := t.exec(`INSERT INTO device_groups (name, product, filter, changed_at) VALUES (?, ?, ?, ?)
+	err := s.write(ctx, func(t *tx) error {
+		if _, err := t.Exec(`INSERT INTO device_groups (name, product, filter, changed_at) VALUES (?, ?, ?, ?)
  ON CONFLICT (name) DO UPDATE SET product = excluded.product, filter = excluded.filter, changed_at = excluded.changed_at`, g.Name, g.Product, g.Filter, micros(now)); err != nil {
 			return err
 		}
@@ -356,8 +353,8 @@ func (s *Store) SetGroup(ctx context.Context, g fleet.Group, now time.Time) (fle
 
 // ListGroups implements fleet.Groups.
 func (s *Store) ListGroups(ctx context.Context) (list []fleet.Group, err error) {
-	err = s.read(ctx, "groups", func(v *view) error {
-		list, err = collect(scanGroup)(v.query(groupQuery))
+	err = s.db.Read(ctx, "groups", func(v Runner) error {
+		list, err = Collect(scanGroup)(v.Query(groupQuery))
 		return err
 	})
 	return list, err
@@ -365,16 +362,16 @@ func (s *Store) ListGroups(ctx context.Context) (list []fleet.Group, err error) 
 
 // DeleteGroup implements fleet.Groups.
 func (s *Store) DeleteGroup(ctx context.Context, name string, now time.Time) error {
-	return s.w.Do(ctx, func(t *tx) error {
+	return s.write(ctx, func(t *tx) error {
 		var user int64
-		err := t.row("SELECT o.id FROM rollouts o, json_each(o.course, '$.phases') p WHERE o.state IN ("+inForce+") AND json_extract(p.value, '$.group') = ? LIMIT 1", name).Scan(&user)
+		err := t.Row("SELECT o.id FROM rollouts o, json_each(o.course, '$.phases') p WHERE o.state IN ("+inForce+") AND json_extract(p.value, '$.group') = ? LIMIT 1", name).Scan(&user)
 		if err == nil {
 			return fleet.Errorf(fleet.CodeConflict, "rollout %d has group %s in a phase", user, name)
 		}
 		if !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
-		n, err := affected(t.exec("DELETE FROM device_groups WHERE name = ?", name))
+		n, err := affected(t.Exec("DELETE FROM device_groups WHERE name = ?", name))
 		if err != nil {
 			return err
 		}
@@ -407,19 +404,19 @@ func (s *Store) SetLabels(ctx context.Context, device string, tags []string, att
 	}
 	e := fleet.Event{Time: now, Name: fleet.EventLabels, Detail: fleet.CleanText(fmt.Sprintf("tags %s, attributes %s", a, b), fleet.MaxText)}
 	return s.order(ctx, device, e, func(t *tx) (sql.Result, error) {
-		return t.exec("UPDATE devices SET tags = ?, attributes = ? WHERE id = ?", string(a), string(b), device)
+		return t.Exec("UPDATE devices SET tags = ?, attributes = ? WHERE id = ?", string(a), string(b), device)
 	})
 }
 
 // LastDecisions implements fleet.Decisions.
 func (s *Store) LastDecisions(ctx context.Context, device string) (list []fleet.KeptDecision, err error) {
-	err = s.read(ctx, "decisions", func(v *view) error {
-		list, err = collect(func(row scanner) (k fleet.KeptDecision, err error) {
+	err = s.db.Read(ctx, "decisions", func(v Runner) error {
+		list, err = Collect(func(row Scanner) (k fleet.KeptDecision, err error) {
 			var at int64
 			err = row.Scan(&at, &k.Verdict, &k.Rollout, &k.Version, &k.Why)
 			k.At = fromMicros(at)
 			return k, err
-		})(v.query("SELECT time, verdict, rollout, version, why FROM decisions WHERE device = ? ORDER BY id DESC", device))
+		})(v.Query("SELECT time, verdict, rollout, version, why FROM decisions WHERE device = ? ORDER BY id DESC", device))
 		return err
 	})
 	return list, err

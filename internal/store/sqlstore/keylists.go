@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 
 const keyListColumns = "version, generation, first_of_generation, digest, envelope, added_at"
 
-func scanKeyList(row scanner) (l fleet.KeyList, err error) {
+func scanKeyList(row Scanner) (l fleet.KeyList, err error) {
 	var digest []byte
 	var at int64
 	err = row.Scan(&l.Version, &l.Generation, &l.First, &digest, &l.Envelope, &at)
@@ -27,7 +27,7 @@ func (s *Store) AddKeyList(ctx context.Context, l fleet.KeyList, after uint32, p
 	if err := checkKeyList(l, products); err != nil {
 		return fleet.KeyList{}, err
 	}
-	err = s.w.Do(ctx, func(t *tx) error {
+	err = s.write(ctx, func(t *tx) error {
 		out, err = s.addKeyList(t, l, after, products, now)
 		return err
 	})
@@ -51,7 +51,7 @@ func checkKeyList(l fleet.KeyList, products []string) error {
 
 func (s *Store) addKeyList(t *tx, l fleet.KeyList, after uint32, products []string, now time.Time) (fleet.KeyList, error) {
 	l.Digest, l.AddedAt = sha256.Sum256(l.Envelope), stored(now)
-	newest, err := scanKeyList(t.row("SELECT " + keyListColumns + " FROM keylists ORDER BY version DESC LIMIT 1"))
+	newest, err := scanKeyList(t.Row("SELECT " + keyListColumns + " FROM keylists ORDER BY version DESC LIMIT 1"))
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return l, err
 	}
@@ -63,7 +63,7 @@ func (s *Store) addKeyList(t *tx, l fleet.KeyList, after uint32, products []stri
 	if err := addManifest(t, manifestRow{digest: l.Digest, kind: kindKeyList, version: fmt.Sprint(l.Version), epoch: l.Generation, sequence: l.Version}, now); err != nil {
 		return l, err
 	}
-	if _, err := t.exec("INSERT INTO keylists ("+keyListColumns+") VALUES (?, ?, ?, ?, ?, ?)",
+	if _, err := t.Exec("INSERT INTO keylists ("+keyListColumns+") VALUES (?, ?, ?, ?, ?, ?)",
 		l.Version, l.Generation, flag(l.First), l.Digest[:], l.Envelope, micros(now)); err != nil {
 		return l, err
 	}
@@ -81,20 +81,20 @@ func (s *Store) addKeyList(t *tx, l fleet.KeyList, after uint32, products []stri
 
 // NewestKeyList implements fleet.KeyLists.
 func (s *Store) NewestKeyList(ctx context.Context) (fleet.KeyList, error) {
-	l, err := scanKeyList(s.readers.row(ctx, "SELECT "+keyListColumns+" FROM keylists ORDER BY version DESC LIMIT 1"))
-	return l, wrap("key list", notFound(err, "there is no key list"))
+	l, err := scanKeyList(s.db.Row(ctx, "SELECT "+keyListColumns+" FROM keylists ORDER BY version DESC LIMIT 1"))
+	return l, s.db.Wrap("key list", notFound(err, "there is no key list"))
 }
 
 // KeyListOf implements fleet.KeyLists.
 func (s *Store) KeyListOf(ctx context.Context, generation uint32) (fleet.KeyList, error) {
-	l, err := scanKeyList(s.readers.row(ctx, "SELECT "+keyListColumns+" FROM keylists WHERE generation = ? AND first_of_generation = 1", generation))
-	return l, wrap("key list", notFound(err, "no key list began generation %d here", generation))
+	l, err := scanKeyList(s.db.Row(ctx, "SELECT "+keyListColumns+" FROM keylists WHERE generation = ? AND first_of_generation = 1", generation))
+	return l, s.db.Wrap("key list", notFound(err, "no key list began generation %d here", generation))
 }
 
 // ListKeyLists implements fleet.KeyLists.
 func (s *Store) ListKeyLists(ctx context.Context) (list []fleet.KeyList, err error) {
-	err = s.read(ctx, "key lists", func(v *view) error {
-		list, err = collect(scanKeyList)(v.query("SELECT " + keyListColumns + " FROM keylists ORDER BY version DESC"))
+	err = s.db.Read(ctx, "key lists", func(v Runner) error {
+		list, err = Collect(scanKeyList)(v.Query("SELECT " + keyListColumns + " FROM keylists ORDER BY version DESC"))
 		return err
 	})
 	return list, err

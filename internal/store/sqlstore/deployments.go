@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -13,20 +13,20 @@ const latestOrder = " ORDER BY p.proven DESC, p.started_at DESC, p.release_id DE
 
 // Deployment implements fleet.Deployments.
 func (s *Store) Deployment(ctx context.Context, device string) (fleet.Deployment, error) {
-	p, err := scanDeployment(s.readers.row(ctx, "SELECT "+deploymentColumns+deploymentTables+"WHERE p.device = ?"+latestOrder, device))
-	return p, wrap("deployment", notFound(err, "device %s has no deployment", fleet.CleanText(device, fleet.MaxDeviceID)))
+	p, err := scanDeployment(s.db.Row(ctx, "SELECT "+deploymentColumns+deploymentTables+"WHERE p.device = ?"+latestOrder, device))
+	return p, s.db.Wrap("deployment", notFound(err, "device %s has no deployment", fleet.CleanText(device, fleet.MaxDeviceID)))
 }
 
 // DeploymentOf implements fleet.Deployments.
 func (s *Store) DeploymentOf(ctx context.Context, device string, releaseID int64) (fleet.Deployment, error) {
-	p, err := scanDeployment(s.readers.row(ctx, "SELECT "+deploymentColumns+deploymentTables+"WHERE p.device = ? AND p.release_id = ?", device, releaseID))
-	return p, wrap("deployment", notFound(err, "device %s has no deployment of release %d", fleet.CleanText(device, fleet.MaxDeviceID), releaseID))
+	p, err := scanDeployment(s.db.Row(ctx, "SELECT "+deploymentColumns+deploymentTables+"WHERE p.device = ? AND p.release_id = ?", device, releaseID))
+	return p, s.db.Wrap("deployment", notFound(err, "device %s has no deployment of release %d", fleet.CleanText(device, fleet.MaxDeviceID), releaseID))
 }
 
 // ListDeployments implements fleet.Deployments.
 func (s *Store) ListDeployments(ctx context.Context) (list []fleet.Deployment, err error) {
-	err = s.read(ctx, "deployments", func(v *view) error {
-		list, err = collect(scanDeployment)(v.query("SELECT " + deploymentColumns + ` FROM devices d
+	err = s.db.Read(ctx, "deployments", func(v Runner) error {
+		list, err = Collect(scanDeployment)(v.Query("SELECT " + deploymentColumns + ` FROM devices d
  JOIN deployments p ON p.device = d.id AND p.release_id =
    (SELECT release_id FROM deployments WHERE device = d.id ORDER BY proven DESC, started_at DESC, release_id DESC LIMIT 1)
  JOIN releases r ON r.id = p.release_id ORDER BY d.id`))
@@ -42,8 +42,8 @@ func (s *Store) Report(ctx context.Context, device string, r *fleet.Release, rep
 		return err
 	}
 	now = stored(now)
-	return s.w.Do(ctx, func(t *tx) error {
-		was, err := scanDevice(t.row("SELECT "+deviceColumns+" FROM devices d WHERE d.id = ?", device))
+	return s.write(ctx, func(t *tx) error {
+		was, err := scanDevice(t.Row("SELECT "+deviceColumns+" FROM devices d WHERE d.id = ?", device))
 		if err != nil {
 			return noDevice(err, device)
 		}
@@ -89,7 +89,7 @@ func candidates(t *tx, d fleet.Device, r *fleet.Release, rep fleet.Report) (c fl
 			return c, notFound(err, "no release has the number %d", r.ID)
 		}
 	}
-	latest, err := scanDeployment(t.row("SELECT "+deploymentColumns+deploymentTables+"WHERE p.device = ?"+latestOrder, d.ID))
+	latest, err := scanDeployment(t.Row("SELECT "+deploymentColumns+deploymentTables+"WHERE p.device = ?"+latestOrder, d.ID))
 	if err == nil {
 		c.Latest, err = candidate(t, d.ID, "r.id = ?", latest.ReleaseID)
 	}
@@ -97,7 +97,7 @@ func candidates(t *tx, d fleet.Device, r *fleet.Release, rep fleet.Report) (c fl
 		return c, err
 	}
 	if v := rep.NewVersion; v != nil && fleet.ValidateVersion(*v) == nil && (c.Offer.Release == nil || c.Offer.Release.Version != *v) {
-		products, err := readProducts(t.row(productsQuery))
+		products, err := readProducts(t.Row(productsQuery))
 		if err != nil {
 			return c, err
 		}
@@ -111,12 +111,12 @@ func candidates(t *tx, d fleet.Device, r *fleet.Release, rep fleet.Report) (c fl
 
 // candidate reads a release and the device's deployment of it, if there is one.
 func candidate(t *tx, device, where string, args ...any) (fleet.Candidate, error) {
-	r, err := scanRelease(t.row("SELECT "+releaseColumns+" FROM releases r WHERE "+where, args...))
+	r, err := scanRelease(t.Row("SELECT "+releaseColumns+" FROM releases r WHERE "+where, args...))
 	if err != nil {
 		return fleet.Candidate{}, err
 	}
 	c := fleet.Candidate{Release: &r}
-	p, err := scanDeployment(t.row("SELECT "+deploymentColumns+deploymentTables+"WHERE p.device = ? AND p.release_id = ?", device, r.ID))
+	p, err := scanDeployment(t.Row("SELECT "+deploymentColumns+deploymentTables+"WHERE p.device = ? AND p.release_id = ?", device, r.ID))
 	if err == nil {
 		c.Deployment = &p
 	} else if errors.Is(err, sql.ErrNoRows) {
@@ -126,7 +126,7 @@ func candidate(t *tx, device, where string, args ...any) (fleet.Candidate, error
 }
 
 func saveDevice(t *tx, d fleet.Device) error {
-	_, err := t.exec(`UPDATE devices SET last_seen = ?1, running_version = ?, nonce = ?, signed = ?, strongest_wire = ?,
+	_, err := t.Exec(`UPDATE devices SET last_seen = ?1, running_version = ?, nonce = ?, signed = ?, strongest_wire = ?,
  rollback_wanted = ?, rollback_reason = ?, rollback_sent_at = ?, failures = ?,
  heard = CASE WHEN last_seen < ?1 THEN (SELECT clock FROM fleet_clock) ELSE heard END WHERE id = ?`,
 		micros(d.LastSeen), d.RunningVersion, int64(d.Nonce), flag(d.Signed), string(d.StrongestWire),
@@ -135,7 +135,7 @@ func saveDevice(t *tx, d fleet.Device) error {
 }
 
 func saveDeployment(t *tx, p fleet.Deployment) error {
-	_, err := t.exec(`INSERT INTO deployments
+	_, err := t.Exec(`INSERT INTO deployments
  (device, release_id, state, chunks_received, chunks_total, verified, boot_status, reason, proven, started_at, updated_at, rollout, phase, class, tries, assurance, heard)
  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, 0), ?, ?, ?, ?, (SELECT clock FROM fleet_clock))
  ON CONFLICT (device, release_id) DO UPDATE SET state = excluded.state, chunks_received = excluded.chunks_received,

@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -55,7 +55,7 @@ func (s *Store) publishSigned(ctx context.Context, r fleet.Release, envelope []b
 	}
 	r.ManifestDigest = sha256.Sum256(envelope)
 	r.Hardware = fleet.CleanText(r.Hardware, fleet.MaxText)
-	err = s.w.Do(ctx, func(t *tx) error {
+	err = s.write(ctx, func(t *tx) error {
 		if before != nil {
 			if err := before(t); err != nil {
 				return err
@@ -115,7 +115,7 @@ func (s *Store) insertSigned(t *tx, r *fleet.Release, envelope []byte, streams [
 // insertStreams stores those that are not known yet.
 func insertStreams(t *tx, r fleet.Release, streams []fleet.Stream) (added int64, err error) {
 	for _, m := range streams {
-		n, err := affected(t.exec("INSERT INTO streams ("+streamColumns+") VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+		n, err := affected(t.Exec("INSERT INTO streams ("+streamColumns+") VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
 			m.Digest[:], r.ID, m.Kind, m.Chunk, m.Length, m.Root[:], blob(m.Sheet)))
 		if err != nil {
 			return added, err
@@ -133,7 +133,7 @@ func insertStreams(t *tx, r fleet.Release, streams []fleet.Stream) (added int64,
 
 // buildsOf are the signed releases of r's product, epoch and sequence.
 func buildsOf(t *tx, r fleet.Release) ([]fleet.Release, error) {
-	return collect(scanRelease)(t.query("SELECT "+releaseColumns+` FROM releases r
+	return Collect(scanRelease)(t.Query("SELECT "+releaseColumns+` FROM releases r
  WHERE r.product = ? AND r.epoch = ? AND r.sequence = ? AND r.manifest_digest IS NOT NULL ORDER BY r.slot`, r.Product, r.Epoch, r.Sequence))
 }
 
@@ -142,7 +142,7 @@ func buildsOf(t *tx, r fleet.Release) ([]fleet.Release, error) {
 // builds for other slots have it too.
 func otherImage(t *tx, r fleet.Release) error {
 	var n int
-	err := t.row("SELECT count(*) FROM releases WHERE product = ?1 AND version = ?2 AND digest != ?3 AND (slot = ?4 OR slot = -1 OR ?4 = -1)",
+	err := t.Row("SELECT count(*) FROM releases WHERE product = ?1 AND version = ?2 AND digest != ?3 AND (slot = ?4 OR slot = -1 OR ?4 = -1)",
 		r.Product, r.Version, r.Image.Digest[:], slotColumn(r)).Scan(&n)
 	if err == nil && n > 0 {
 		err = &fleet.Error{Code: fleet.CodeConflict, Message: fmt.Sprintf("%s %s is published already, with another image", r.Product, r.Name()),
@@ -152,7 +152,7 @@ func otherImage(t *tx, r fleet.Release) error {
 }
 
 func sameStream(t *tx, m fleet.Stream) error {
-	old, err := scanStream(t.row("SELECT "+streamColumns+" FROM streams WHERE digest = ?", m.Digest[:]))
+	old, err := scanStream(t.Row("SELECT "+streamColumns+" FROM streams WHERE digest = ?", m.Digest[:]))
 	if err != nil {
 		return err
 	}
@@ -172,7 +172,7 @@ type manifestRow struct {
 }
 
 func addManifest(t *tx, m manifestRow, now time.Time) error {
-	_, err := t.exec(`INSERT INTO manifests (digest, kind, envelope, product, version, epoch, sequence, security_version, image_digest, added_at)
+	_, err := t.Exec(`INSERT INTO manifests (digest, kind, envelope, product, version, epoch, sequence, security_version, image_digest, added_at)
  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 		m.digest[:], m.kind, blob(m.envelope), m.product, m.version, m.epoch, m.sequence, m.security, blob(m.image), micros(now))
 	return err
@@ -185,14 +185,14 @@ func blob(p []byte) []byte { return append([]byte{}, p...) }
 func (s *Store) Manifest(ctx context.Context, digest fleet.Digest) (fleet.Manifest, error) {
 	m := fleet.Manifest{Digest: digest}
 	var at int64
-	err := s.readers.row(ctx, "SELECT envelope, added_at FROM manifests WHERE digest = ? AND kind = '"+kindManifest+"'", digest[:]).Scan(&m.Envelope, &at)
+	err := s.db.Row(ctx, "SELECT envelope, added_at FROM manifests WHERE digest = ? AND kind = '"+kindManifest+"'", digest[:]).Scan(&m.Envelope, &at)
 	m.AddedAt = fromMicros(at)
-	return m, wrap("manifest", notFound(err, "no manifest has the digest %s", digest))
+	return m, s.db.Wrap("manifest", notFound(err, "no manifest has the digest %s", digest))
 }
 
 const streamColumns = "digest, release_id, kind, chunk, length, root, sheet"
 
-func scanStream(row scanner) (m fleet.Stream, err error) {
+func scanStream(row Scanner) (m fleet.Stream, err error) {
 	var digest, root []byte
 	err = row.Scan(&digest, &m.ReleaseID, &m.Kind, &m.Chunk, &m.Length, &root, &m.Sheet)
 	copy(m.Digest[:], digest)
@@ -202,8 +202,8 @@ func scanStream(row scanner) (m fleet.Stream, err error) {
 
 // Stream implements fleet.SignedReleases.
 func (s *Store) Stream(ctx context.Context, digest fleet.Digest) (fleet.Stream, error) {
-	m, err := scanStream(s.readers.row(ctx, "SELECT "+streamColumns+" FROM streams WHERE digest = ?", digest[:]))
-	return m, wrap("stream", notFound(err, "no stream has the digest %s", digest))
+	m, err := scanStream(s.db.Row(ctx, "SELECT "+streamColumns+" FROM streams WHERE digest = ?", digest[:]))
+	return m, s.db.Wrap("stream", notFound(err, "no stream has the digest %s", digest))
 }
 
 // releaseStreams joins by the image: one that was issued anew, or for another product, has
@@ -214,8 +214,8 @@ const releaseStreams = `SELECT DISTINCT m.digest, r.id, m.kind, m.chunk, m.lengt
 
 // Streams implements fleet.SignedReleases.
 func (s *Store) Streams(ctx context.Context, releaseID int64) (list []fleet.Stream, err error) {
-	err = s.read(ctx, "streams", func(v *view) error {
-		list, err = collect(scanStream)(v.query(releaseStreams, releaseID))
+	err = s.db.Read(ctx, "streams", func(v Runner) error {
+		list, err = Collect(scanStream)(v.Query(releaseStreams, releaseID))
 		return err
 	})
 	return list, err
@@ -223,8 +223,8 @@ func (s *Store) Streams(ctx context.Context, releaseID int64) (list []fleet.Stre
 
 // AllStreams implements fleet.SignedIntake.
 func (s *Store) AllStreams(ctx context.Context) (list []fleet.Stream, err error) {
-	err = s.read(ctx, "streams", func(v *view) error {
-		list, err = collect(scanStream)(v.query("SELECT " + streamColumns + " FROM streams ORDER BY release_id, digest"))
+	err = s.db.Read(ctx, "streams", func(v Runner) error {
+		list, err = Collect(scanStream)(v.Query("SELECT " + streamColumns + " FROM streams ORDER BY release_id, digest"))
 		return err
 	})
 	return list, err
@@ -232,27 +232,27 @@ func (s *Store) AllStreams(ctx context.Context) (list []fleet.Stream, err error)
 
 // NativeSnapshot implements fleet.NativeCatalogue.
 func (s *Store) NativeSnapshot(ctx context.Context) (out fleet.NativeSnapshot, err error) {
-	err = s.read(ctx, "catalogue", func(v *view) error {
-		if err := v.row("SELECT generation FROM catalogue").Scan(&out.Generation); err != nil {
+	err = s.db.Read(ctx, "catalogue", func(v Runner) error {
+		if err := v.Row("SELECT generation FROM catalogue").Scan(&out.Generation); err != nil {
 			return err
 		}
 		if out.Products, err = productsOf(v); err != nil {
 			return err
 		}
-		l, err := scanKeyList(v.row("SELECT " + keyListColumns + " FROM keylists ORDER BY version DESC LIMIT 1"))
+		l, err := scanKeyList(v.Row("SELECT " + keyListColumns + " FROM keylists ORDER BY version DESC LIMIT 1"))
 		if err == nil {
 			out.List = &l
 		} else if !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
-		out.Releases, err = collect(func(row scanner) (r fleet.SignedRelease, err error) {
+		out.Releases, err = Collect(func(row Scanner) (r fleet.SignedRelease, err error) {
 			r.Release, err = scanReleaseAnd(row, &r.Envelope)
 			return r, err
-		})(v.query("SELECT " + releaseColumns + ", m.envelope FROM releases r JOIN manifests m ON m.digest = r.manifest_digest ORDER BY r.published_at DESC"))
+		})(v.Query("SELECT " + releaseColumns + ", m.envelope FROM releases r JOIN manifests m ON m.digest = r.manifest_digest ORDER BY r.published_at DESC"))
 		if err != nil {
 			return err
 		}
-		streams, err := collect(scanStream)(v.query(releaseStreams, 0))
+		streams, err := Collect(scanStream)(v.Query(releaseStreams, 0))
 		if err != nil {
 			return err
 		}
@@ -274,7 +274,7 @@ func (s *Store) NativeSnapshot(ctx context.Context) (out fleet.NativeSnapshot, e
 // refuseUnsigned is where the policy of a product holds on every way in.
 func refuseUnsigned(t *tx, product string) error {
 	var only bool
-	err := t.row("SELECT signed_only FROM products WHERE name = ?", product).Scan(&only)
+	err := t.Row("SELECT signed_only FROM products WHERE name = ?", product).Scan(&only)
 	if errors.Is(err, sql.ErrNoRows) || err == nil && !only {
 		return nil
 	}
@@ -287,14 +287,14 @@ func refuseUnsigned(t *tx, product string) error {
 
 // requireSigned has a product take signed images only, unless there is a word on it already.
 func requireSigned(t *tx, product string, now time.Time) error {
-	_, err := t.exec(`INSERT INTO products (name, signed_only, added_at, changed_at) VALUES (?1, 1, ?2, ?2)
+	_, err := t.Exec(`INSERT INTO products (name, signed_only, added_at, changed_at) VALUES (?1, 1, ?2, ?2)
  ON CONFLICT (name) DO UPDATE SET signed_only = 1, changed_at = excluded.changed_at WHERE signed_only = 0 AND by_operator = 0`, product, micros(now))
 	return err
 }
 
 const policyColumns = "name, signed_only, by_operator, added_at, changed_at"
 
-func scanPolicy(row scanner) (p fleet.ProductPolicy, err error) {
+func scanPolicy(row Scanner) (p fleet.ProductPolicy, err error) {
 	var added, changed int64
 	err = row.Scan(&p.Name, &p.SignedOnly, &p.ByOperator, &added, &changed)
 	p.AddedAt, p.ChangedAt = fromMicros(added), fromMicros(changed)
@@ -303,17 +303,17 @@ func scanPolicy(row scanner) (p fleet.ProductPolicy, err error) {
 
 // Policy implements fleet.Policies.
 func (s *Store) Policy(ctx context.Context, product string) (fleet.ProductPolicy, error) {
-	p, err := scanPolicy(s.readers.row(ctx, "SELECT "+policyColumns+" FROM products WHERE name = ?", product))
+	p, err := scanPolicy(s.db.Row(ctx, "SELECT "+policyColumns+" FROM products WHERE name = ?", product))
 	if errors.Is(err, sql.ErrNoRows) {
 		return fleet.ProductPolicy{Name: product}, nil
 	}
-	return p, wrap("policy", err)
+	return p, s.db.Wrap("policy", err)
 }
 
 // ListPolicies implements fleet.Policies, in the order of names.
 func (s *Store) ListPolicies(ctx context.Context) (list []fleet.ProductPolicy, err error) {
-	err = s.read(ctx, "policies", func(v *view) error {
-		list, err = collect(scanPolicy)(v.query("SELECT " + policyColumns + " FROM products ORDER BY name"))
+	err = s.db.Read(ctx, "policies", func(v Runner) error {
+		list, err = Collect(scanPolicy)(v.Query("SELECT " + policyColumns + " FROM products ORDER BY name"))
 		return err
 	})
 	return list, err
@@ -324,8 +324,8 @@ func (s *Store) SetPolicy(ctx context.Context, product string, signedOnly bool, 
 	if err := fleet.ValidateProduct(product); err != nil {
 		return err
 	}
-	return s.w.Do(ctx, func(t *tx) error {
-		if _, err := t.exec(`INSERT INTO products (name, signed_only, by_operator, added_at, changed_at) VALUES (?1, ?2, 1, ?3, ?3)
+	return s.write(ctx, func(t *tx) error {
+		if _, err := t.Exec(`INSERT INTO products (name, signed_only, by_operator, added_at, changed_at) VALUES (?1, ?2, 1, ?3, ?3)
  ON CONFLICT (name) DO UPDATE SET signed_only = excluded.signed_only, by_operator = 1, changed_at = excluded.changed_at`,
 			product, flag(signedOnly), micros(now)); err != nil {
 			return err

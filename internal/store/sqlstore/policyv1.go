@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -14,9 +14,9 @@ func (s *Store) AllowV1(ctx context.Context, product string, allow bool, now tim
 	if err := fleet.ValidateProduct(product); err != nil {
 		return err
 	}
-	return s.w.Do(ctx, func(t *tx) error {
+	return s.write(ctx, func(t *tx) error {
 		// Without a row the product takes unsigned images, and goes on to.
-		if _, err := t.exec(`INSERT INTO products (name, signed_only, allow_v1, added_at, changed_at) VALUES (?1, 0, ?2, ?3, ?3)
+		if _, err := t.Exec(`INSERT INTO products (name, signed_only, allow_v1, added_at, changed_at) VALUES (?1, 0, ?2, ?3, ?3)
  ON CONFLICT (name) DO UPDATE SET allow_v1 = excluded.allow_v1, changed_at = excluded.changed_at`, product, flag(allow), micros(now)); err != nil {
 			return err
 		}
@@ -34,9 +34,9 @@ func (s *Store) AllowV1(ctx context.Context, product string, allow bool, now tim
 // WithoutV1 implements fleet.V1Policies.
 func (s *Store) WithoutV1(ctx context.Context) (map[string]bool, error) {
 	without := map[string]bool{}
-	err := s.read(ctx, "policies", func(v *view) error {
-		names, err := collect(func(row scanner) (name string, err error) { return name, row.Scan(&name) })(
-			v.query("SELECT name FROM products WHERE signed_only = 1 AND allow_v1 = 0"))
+	err := s.db.Read(ctx, "policies", func(v Runner) error {
+		names, err := Collect(func(row Scanner) (name string, err error) { return name, row.Scan(&name) })(
+			v.Query("SELECT name FROM products WHERE signed_only = 1 AND allow_v1 = 0"))
 		for _, n := range names {
 			without[n] = true
 		}

@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -22,7 +22,7 @@ func (s *Store) AddDevice(ctx context.Context, d fleet.Device, key *fleet.Key, n
 			return err
 		}
 	}
-	return s.w.Do(ctx, func(t *tx) error {
+	return s.write(ctx, func(t *tx) error {
 		if err := insertDevice(t, d, now); err != nil {
 			return err
 		}
@@ -38,7 +38,7 @@ func (s *Store) AddDevice(ctx context.Context, d fleet.Device, key *fleet.Key, n
 }
 
 func insertDevice(t *tx, d fleet.Device, now time.Time) error {
-	n, err := affected(t.exec("INSERT INTO devices (id, product, added_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", d.ID, d.Product, micros(now)))
+	n, err := affected(t.Exec("INSERT INTO devices (id, product, added_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", d.ID, d.Product, micros(now)))
 	if err == nil && n == 0 {
 		err = fleet.Errorf(fleet.CodeConflict, "device %s exists already", d.ID)
 	}
@@ -55,8 +55,8 @@ func affected(res sql.Result, err error) (int64, error) {
 
 // Device implements fleet.Devices.
 func (s *Store) Device(ctx context.Context, id string) (d fleet.Device, err error) {
-	err = s.read(ctx, "device", func(v *view) error {
-		d, err = scanDevice(v.row("SELECT "+deviceColumns+" FROM devices d WHERE d.id = ?", id))
+	err = s.db.Read(ctx, "device", func(v Runner) error {
+		d, err = scanDevice(v.Row("SELECT "+deviceColumns+" FROM devices d WHERE d.id = ?", id))
 		if err != nil {
 			return noDevice(err, id)
 		}
@@ -71,8 +71,8 @@ func noDevice(err error, id string) error {
 
 // ListDevices implements fleet.Devices, in the order of ids.
 func (s *Store) ListDevices(ctx context.Context) (list []fleet.Device, err error) {
-	err = s.read(ctx, "devices", func(v *view) error {
-		list, err = collect(scanDevice)(v.query("SELECT " + deviceColumns + " FROM devices d ORDER BY d.id"))
+	err = s.db.Read(ctx, "devices", func(v Runner) error {
+		list, err = Collect(scanDevice)(v.Query("SELECT " + deviceColumns + " FROM devices d ORDER BY d.id"))
 		if err != nil {
 			return err
 		}
@@ -86,7 +86,7 @@ func (s *Store) ListDevices(ctx context.Context) (list []fleet.Device, err error
 }
 
 // assure sees whether devices without a key of their own have their product's.
-func assure(v *view, devices ...*fleet.Device) error {
+func assure(v Runner, devices ...*fleet.Device) error {
 	var products []string
 	shared := map[string]bool{}
 	read := false
@@ -99,8 +99,8 @@ func assure(v *view, devices ...*fleet.Device) error {
 			if products, err = productsOf(v); err != nil {
 				return err
 			}
-			owners, err := collect(func(row scanner) (o string, err error) { return o, row.Scan(&o) })(
-				v.query("SELECT owner FROM keys WHERE owner_kind = 'product' AND purpose = ? AND state = 'active'", purposeV1))
+			owners, err := Collect(func(row Scanner) (o string, err error) { return o, row.Scan(&o) })(
+				v.Query("SELECT owner FROM keys WHERE owner_kind = 'product' AND purpose = ? AND state = 'active'", purposeV1))
 			if err != nil {
 				return err
 			}
@@ -121,13 +121,13 @@ func assure(v *view, devices ...*fleet.Device) error {
 
 // productsOf is what fleet.ProductOf wants to know: the first and the last
 // product by name, which are one where there is one.
-func productsOf(v *view) ([]string, error) {
-	return readProducts(v.row(productsQuery))
+func productsOf(v Runner) ([]string, error) {
+	return readProducts(v.Row(productsQuery))
 }
 
 const productsQuery = "SELECT (SELECT min(product) FROM releases), (SELECT max(product) FROM releases)"
 
-func readProducts(row scanner) ([]string, error) {
+func readProducts(row Scanner) ([]string, error) {
 	var first, last sql.NullString
 	if err := row.Scan(&first, &last); err != nil || !first.Valid {
 		return nil, err
@@ -140,14 +140,14 @@ func readProducts(row scanner) ([]string, error) {
 
 // DeviceKey implements fleet.Devices.
 func (s *Store) DeviceKey(ctx context.Context, id string) (key fleet.Key, a fleet.Assurance, err error) {
-	err = s.read(ctx, "device key", func(v *view) error {
+	err = s.db.Read(ctx, "device key", func(v Runner) error {
 		a = fleet.AssuranceOwn
 		key, err = s.key(v, ownerDevice, id)
 		if !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
 		d := fleet.Device{ID: id}
-		if err := v.row("SELECT product FROM devices WHERE id = ?", id).Scan(&d.Product); err != nil {
+		if err := v.Row("SELECT product FROM devices WHERE id = ?", id).Scan(&d.Product); err != nil {
 			return noDevice(err, id)
 		}
 		products, err := productsOf(v)
@@ -170,7 +170,7 @@ func (s *Store) SetProductKey(ctx context.Context, product string, key fleet.Key
 	if err := fleet.ValidateProduct(product); err != nil {
 		return err
 	}
-	return s.w.Do(ctx, func(t *tx) error {
+	return s.write(ctx, func(t *tx) error {
 		if err := s.putKey(t, ownerProduct, product, key, now); err != nil {
 			return err
 		}
@@ -200,9 +200,9 @@ func (s *Store) SaveSeen(ctx context.Context, seen []fleet.Seen) error {
 const seenBatch = 512
 
 func (s *Store) saveSeen(ctx context.Context, seen []fleet.Seen) error {
-	return s.w.Do(ctx, func(t *tx) error {
+	return s.write(ctx, func(t *tx) error {
 		for _, v := range seen {
-			if _, err := t.exec(`UPDATE devices SET
+			if _, err := t.Exec(`UPDATE devices SET
  last_seen = max(last_seen, ?1), heard = (SELECT clock FROM fleet_clock),
  signed    = max(signed, ?2 > 0),
  nonce     = CASE WHEN ?1 > nonce_reset_at THEN max(nonce, ?2) ELSE nonce END,
@@ -226,7 +226,7 @@ func checkNonce(n uint64) error {
 
 // order runs f for one device, with its event.
 func (s *Store) order(ctx context.Context, device string, e fleet.Event, f func(*tx) (sql.Result, error)) error {
-	return s.w.Do(ctx, func(t *tx) error {
+	return s.write(ctx, func(t *tx) error {
 		res, err := f(t)
 		if err != nil {
 			return err
@@ -257,15 +257,15 @@ func (s *Store) OrderRollback(ctx context.Context, device, reason string, now ti
 	detail = fleet.CleanText(detail, fleet.MaxText)
 	if device != fleet.AllDevices {
 		err = s.order(ctx, device, fleet.Event{Time: now, Name: fleet.EventRollback, Detail: detail}, func(t *tx) (sql.Result, error) {
-			return t.exec(orderBack+" WHERE id = ?", reason, device)
+			return t.Exec(orderBack+" WHERE id = ?", reason, device)
 		})
 		if err != nil {
 			return 0, err
 		}
 		return 1, nil
 	}
-	err = s.w.Do(ctx, func(t *tx) error {
-		res, err := t.exec(orderBack, reason)
+	err = s.write(ctx, func(t *tx) error {
+		res, err := t.Exec(orderBack, reason)
 		if err != nil {
 			return err
 		}
@@ -274,7 +274,7 @@ func (s *Store) OrderRollback(ctx context.Context, device, reason string, now ti
 			return err
 		}
 		devices = int(n)
-		_, err = t.exec(`INSERT INTO events (time, device, version, name, detail, proven) SELECT ?, id, '', ?, ?, 1 FROM devices`,
+		_, err = t.Exec(`INSERT INTO events (time, device, version, name, detail, proven) SELECT ?, id, '', ?, ?, 1 FROM devices`,
 			micros(now), fleet.EventRollback, detail)
 		return err
 	})
@@ -287,7 +287,7 @@ func (s *Store) OrderRollback(ctx context.Context, device, reason string, now ti
 // RollbackSent implements fleet.Orders.
 func (s *Store) RollbackSent(ctx context.Context, device string, now time.Time) error {
 	return s.order(ctx, device, fleet.Event{}, func(t *tx) (sql.Result, error) {
-		return t.exec("UPDATE devices SET rollback_sent_at = CASE rollback_wanted WHEN 1 THEN ? ELSE 0 END WHERE id = ?", micros(now), device)
+		return t.Exec("UPDATE devices SET rollback_sent_at = CASE rollback_wanted WHEN 1 THEN ? ELSE 0 END WHERE id = ?", micros(now), device)
 	})
 }
 
@@ -301,13 +301,13 @@ func (s *Store) OrderRetry(ctx context.Context, device string, now time.Time) er
 			return nil, err
 		}
 		var did int64
-		if err := t.row("SELECT coalesce(max(max(started_at, updated_at)), 0) FROM deployments WHERE device = ?", device).Scan(&did); err != nil {
+		if err := t.Row("SELECT coalesce(max(max(started_at, updated_at)), 0) FROM deployments WHERE device = ?", device).Scan(&did); err != nil {
 			return nil, err
 		}
 		if d := fromMicros(did); d.After(last) {
 			last = d
 		}
-		return t.exec("UPDATE devices SET retry_at = ?, failures = 0 WHERE id = ?", micros(fleet.NextRetry(now, last)), device)
+		return t.Exec("UPDATE devices SET retry_at = ?, failures = 0 WHERE id = ?", micros(fleet.NextRetry(now, last)), device)
 	})
 }
 
@@ -315,6 +315,6 @@ func (s *Store) OrderRetry(ctx context.Context, device string, now time.Time) er
 func (s *Store) ResetNonce(ctx context.Context, device string, now time.Time) error {
 	e := fleet.Event{Time: now, Name: fleet.EventNonceReset, Detail: fmt.Sprintf("nonce and clock of %s are forgotten", device)}
 	return s.order(ctx, device, e, func(t *tx) (sql.Result, error) {
-		return t.exec("UPDATE devices SET nonce = 0, clocked = 0, nonce_reset_at = ? WHERE id = ?", micros(now), device)
+		return t.Exec("UPDATE devices SET nonce = 0, clocked = 0, nonce_reset_at = ? WHERE id = ?", micros(now), device)
 	})
 }

@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -19,8 +19,8 @@ func (s *Store) Publish(ctx context.Context, r fleet.Release, now time.Time) (ou
 	if r.Signed() || r.ManifestDigest != (fleet.Digest{}) {
 		return fleet.Release{}, false, fleet.Errorf(fleet.CodeInvalid, "a signed release comes with its manifest")
 	}
-	err = s.w.Do(ctx, func(t *tx) error {
-		old, err := scanRelease(t.row("SELECT "+releaseColumns+" FROM releases r WHERE r.product = ? AND r.version = ? ORDER BY r.published_at DESC LIMIT 1", r.Product, r.Version))
+	err = s.write(ctx, func(t *tx) error {
+		old, err := scanRelease(t.Row("SELECT "+releaseColumns+" FROM releases r WHERE r.product = ? AND r.version = ? ORDER BY r.published_at DESC LIMIT 1", r.Product, r.Version))
 		if err == nil {
 			out = old
 			return samePublication(old, r)
@@ -66,15 +66,10 @@ func insertRelease(t *tx, r *fleet.Release, now time.Time) error {
 	if r.Signed() {
 		manifest = r.ManifestDigest[:]
 	}
-	res, err := t.exec(`INSERT INTO releases (product, version, digest, size, chip, project, app_version, idf_version, chunk_size, state, published_at,
- epoch, sequence, security_version, hardware, manifest_digest, slot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+	return t.Row(`INSERT INTO releases (product, version, digest, size, chip, project, app_version, idf_version, chunk_size, state, published_at,
+ epoch, sequence, security_version, hardware, manifest_digest, slot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`,
 		r.Product, r.Version, im.Digest[:], im.Size, im.Chip, im.Project, im.AppVersion, im.IDFVersion, r.ChunkSize, string(r.State), micros(r.PublishedAt),
-		r.Epoch, r.Sequence, r.SecurityVersion, r.Hardware, manifest, slotColumn(*r))
-	if err != nil {
-		return err
-	}
-	r.ID, err = res.LastInsertId()
-	return err
+		r.Epoch, r.Sequence, r.SecurityVersion, r.Hardware, manifest, slotColumn(*r)).Scan(&r.ID)
 }
 
 func validateRelease(r fleet.Release) error {
@@ -115,50 +110,45 @@ func samePublication(old, again fleet.Release) error {
 // product may come to another one, so all of them count.
 func lastStamp(t *tx) (time.Time, error) {
 	var published, retry int64
-	err := t.row(`SELECT (SELECT coalesce(max(published_at), 0) FROM releases), (SELECT coalesce(max(retry_at), 0) FROM devices)`).Scan(&published, &retry)
+	err := t.Row(`SELECT (SELECT coalesce(max(published_at), 0) FROM releases), (SELECT coalesce(max(retry_at), 0) FROM devices)`).Scan(&published, &retry)
 	return fromMicros(max(published, retry)), err
 }
 
 // catalogueChanged raises the generation with the transaction.
 func (s *Store) catalogueChanged(t *tx) error {
-	var generation int64
-	if err := t.row("UPDATE catalogue SET generation = generation + 1 WHERE id = 1 RETURNING generation").Scan(&generation); err != nil {
-		return err
-	}
-	t.then(func() { s.generation.Store(generation) })
-	return nil
+	return t.Row("UPDATE catalogue SET generation = generation + 1 WHERE id = 1 RETURNING generation").Scan(&t.generation)
 }
 
 // Release implements fleet.Releases.
 func (s *Store) Release(ctx context.Context, id int64) (fleet.Release, error) {
-	r, err := scanRelease(s.readers.row(ctx, "SELECT "+releaseColumns+" FROM releases r WHERE r.id = ?", id))
-	return r, wrap("release", notFound(err, "no release has the number %d", id))
+	r, err := scanRelease(s.db.Row(ctx, "SELECT "+releaseColumns+" FROM releases r WHERE r.id = ?", id))
+	return r, s.db.Wrap("release", notFound(err, "no release has the number %d", id))
 }
 
 // ReleaseByVersion implements fleet.Releases.
 func (s *Store) ReleaseByVersion(ctx context.Context, product, version string) (fleet.Release, error) {
-	r, err := scanRelease(s.readers.row(ctx, "SELECT "+releaseColumns+" FROM releases r WHERE r.product = ? AND r.version = ? ORDER BY r.published_at DESC LIMIT 1", product, version))
-	return r, wrap("release", notFound(err, "%s has no release %s", product, version))
+	r, err := scanRelease(s.db.Row(ctx, "SELECT "+releaseColumns+" FROM releases r WHERE r.product = ? AND r.version = ? ORDER BY r.published_at DESC LIMIT 1", product, version))
+	return r, s.db.Wrap("release", notFound(err, "%s has no release %s", product, version))
 }
 
 // ListReleases implements fleet.Releases.
 func (s *Store) ListReleases(ctx context.Context, product string) (list []fleet.Release, err error) {
-	err = s.read(ctx, "releases", func(v *view) error {
+	err = s.db.Read(ctx, "releases", func(v Runner) error {
 		list, err = listReleases(v, product)
 		return err
 	})
 	return list, err
 }
 
-func listReleases(v *view, product string) ([]fleet.Release, error) {
-	return collect(scanRelease)(v.query("SELECT "+releaseColumns+" FROM releases r WHERE ?1 = '' OR r.product = ?1 ORDER BY r.published_at DESC", product))
+func listReleases(v Runner, product string) ([]fleet.Release, error) {
+	return Collect(scanRelease)(v.Query("SELECT "+releaseColumns+" FROM releases r WHERE ?1 = '' OR r.product = ?1 ORDER BY r.published_at DESC", product))
 }
 
 // Withdraw implements fleet.Releases: a device says which release it has in progress,
 // not which build, so there is no half of one.
 func (s *Store) Withdraw(ctx context.Context, id int64, now time.Time) (r fleet.Release, err error) {
-	err = s.w.Do(ctx, func(t *tx) error {
-		r, err = scanRelease(t.row("SELECT "+releaseColumns+" FROM releases r WHERE r.id = ?", id))
+	err = s.write(ctx, func(t *tx) error {
+		r, err = scanRelease(t.Row("SELECT "+releaseColumns+" FROM releases r WHERE r.id = ?", id))
 		if err != nil {
 			return notFound(err, "no release has the number %d", id)
 		}
@@ -173,7 +163,7 @@ func (s *Store) Withdraw(ctx context.Context, id int64, now time.Time) (r fleet.
 		}
 		r.State = fleet.ReleaseWithdrawn
 		for _, b := range builds {
-			if _, err := t.exec("UPDATE releases SET state = 'withdrawn', withdrawn_at = ? WHERE id = ?", micros(now), b.ID); err != nil {
+			if _, err := t.Exec("UPDATE releases SET state = 'withdrawn', withdrawn_at = ? WHERE id = ?", micros(now), b.ID); err != nil {
 				return err
 			}
 			if err := addEvent(t, fleet.Event{Time: now, Version: b.Version, Name: fleet.EventWithdrawn, Detail: b.Product + " " + b.Name(), Proven: true}); err != nil {
@@ -193,8 +183,8 @@ func (s *Store) Generation(context.Context) (int64, error) { return s.generation
 
 // Snapshot implements fleet.Catalogue.
 func (s *Store) Snapshot(ctx context.Context) (generation int64, list []fleet.Release, err error) {
-	err = s.read(ctx, "catalogue", func(v *view) error {
-		if err := v.row("SELECT generation FROM catalogue").Scan(&generation); err != nil {
+	err = s.db.Read(ctx, "catalogue", func(v Runner) error {
+		if err := v.Row("SELECT generation FROM catalogue").Scan(&generation); err != nil {
 			return err
 		}
 		list, err = listReleases(v, "")
@@ -203,8 +193,8 @@ func (s *Store) Snapshot(ctx context.Context) (generation int64, list []fleet.Re
 	return generation, list, err
 }
 
-// collect scans rows to their end; the empty list is not nil, so that JSON has [].
-func collect[T any](scan func(scanner) (T, error)) func(*sql.Rows, error) ([]T, error) {
+// Collect scans rows to their end; the empty list is not nil, so that JSON has [].
+func Collect[T any](scan func(Scanner) (T, error)) func(*sql.Rows, error) ([]T, error) {
 	return func(rows *sql.Rows, err error) ([]T, error) {
 		if err != nil {
 			return nil, err

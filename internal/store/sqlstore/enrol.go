@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -18,18 +18,18 @@ const (
 
 const enrolTokenColumns = "id, product, pattern, count, used, approval, created_at, expires_at, revoked_at"
 
-func scanEnrolTokenAnd(row scanner, more ...any) (t fleet.EnrolToken, err error) {
+func scanEnrolTokenAnd(row Scanner, more ...any) (t fleet.EnrolToken, err error) {
 	var created, expires, revoked int64
 	err = row.Scan(append([]any{&t.ID, &t.Product, &t.Pattern, &t.Count, &t.Used, &t.Approval, &created, &expires, &revoked}, more...)...)
 	t.CreatedAt, t.ExpiresAt, t.RevokedAt = fromMicros(created), fromMicros(expires), fromMicros(revoked)
 	return t, err
 }
 
-func scanEnrolToken(row scanner) (fleet.EnrolToken, error) { return scanEnrolTokenAnd(row) }
+func scanEnrolToken(row Scanner) (fleet.EnrolToken, error) { return scanEnrolTokenAnd(row) }
 
 const enrolmentColumns = "token, device, device_nonce, server_nonce, hardware, status, time"
 
-func scanEnrolment(row scanner) (e fleet.Enrolment, err error) {
+func scanEnrolment(row Scanner) (e fleet.Enrolment, err error) {
 	var device, server []byte
 	var at int64
 	err = row.Scan(&e.Token, &e.Device, &device, &server, &e.Hardware, &e.Status, &at)
@@ -50,15 +50,15 @@ func (s *Store) AddEnrolToken(ctx context.Context, in fleet.EnrolToken, secret f
 	if err != nil {
 		return fleet.EnrolToken{}, err
 	}
-	err = s.w.Do(ctx, func(t *tx) error {
+	err = s.write(ctx, func(t *tx) error {
 		var n int
-		if err := t.row("SELECT count(*) FROM enrol_tokens WHERE revoked_at = 0").Scan(&n); err != nil {
+		if err := t.Row("SELECT count(*) FROM enrol_tokens WHERE revoked_at = 0").Scan(&n); err != nil {
 			return err
 		}
 		if n >= fleet.MaxEnrolTokens {
 			return &fleet.Error{Code: fleet.CodeConflict, Message: "there are too many enrolment tokens", Hint: "revoke some"}
 		}
-		made, err := affected(t.exec(`INSERT INTO enrol_tokens (id, sealed, product, pattern, count, approval, created_at, expires_at)
+		made, err := affected(t.Exec(`INSERT INTO enrol_tokens (id, sealed, product, pattern, count, approval, created_at, expires_at)
  VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`, in.ID, sealed, in.Product, in.Pattern, in.Count, flag(in.Approval), micros(now), micros(in.ExpiresAt)))
 		if err != nil {
 			return err
@@ -77,8 +77,8 @@ func (s *Store) AddEnrolToken(ctx context.Context, in fleet.EnrolToken, secret f
 
 // ListEnrolTokens implements fleet.EnrolTokens.
 func (s *Store) ListEnrolTokens(ctx context.Context) (list []fleet.EnrolToken, err error) {
-	err = s.read(ctx, "enrolment tokens", func(v *view) error {
-		list, err = collect(scanEnrolToken)(v.query("SELECT " + enrolTokenColumns + " FROM enrol_tokens ORDER BY created_at, id"))
+	err = s.db.Read(ctx, "enrolment tokens", func(v Runner) error {
+		list, err = Collect(scanEnrolToken)(v.Query("SELECT " + enrolTokenColumns + " FROM enrol_tokens ORDER BY created_at, id"))
 		return err
 	})
 	return list, err
@@ -86,8 +86,8 @@ func (s *Store) ListEnrolTokens(ctx context.Context) (list []fleet.EnrolToken, e
 
 // RevokeEnrolToken implements fleet.EnrolTokens.
 func (s *Store) RevokeEnrolToken(ctx context.Context, id string, now time.Time) error {
-	return s.w.Do(ctx, func(t *tx) error {
-		n, err := affected(t.exec("UPDATE enrol_tokens SET revoked_at = ?, sealed = x'' WHERE id = ? AND revoked_at = 0", micros(now), id))
+	return s.write(ctx, func(t *tx) error {
+		n, err := affected(t.Exec("UPDATE enrol_tokens SET revoked_at = ?, sealed = x'' WHERE id = ? AND revoked_at = 0", micros(now), id))
 		if err != nil {
 			return err
 		}
@@ -100,8 +100,8 @@ func (s *Store) RevokeEnrolToken(ctx context.Context, id string, now time.Time) 
 
 // WaitingEnrolments implements fleet.EnrolTokens.
 func (s *Store) WaitingEnrolments(ctx context.Context) (list []fleet.Enrolment, err error) {
-	err = s.read(ctx, "enrolments", func(v *view) error {
-		list, err = collect(scanEnrolment)(v.query("SELECT " + enrolmentColumns + " FROM enrolments WHERE status = 'waiting' ORDER BY time, device, token"))
+	err = s.db.Read(ctx, "enrolments", func(v Runner) error {
+		list, err = Collect(scanEnrolment)(v.Query("SELECT " + enrolmentColumns + " FROM enrolments WHERE status = 'waiting' ORDER BY time, device, token"))
 		return err
 	})
 	return list, err
@@ -109,10 +109,10 @@ func (s *Store) WaitingEnrolments(ctx context.Context) (list []fleet.Enrolment, 
 
 // ApproveEnrolment implements fleet.EnrolTokens.
 func (s *Store) ApproveEnrolment(ctx context.Context, device, token string, now time.Time) (e fleet.Enrolment, err error) {
-	err = s.w.Do(ctx, func(t *tx) error {
+	err = s.write(ctx, func(t *tx) error {
 		const waits = " FROM enrolments WHERE device = ?1 AND status = 'waiting' AND (?2 = '' OR token = ?2)"
 		var n int
-		if err := t.row("SELECT count(*)"+waits, device, token).Scan(&n); err != nil {
+		if err := t.Row("SELECT count(*)"+waits, device, token).Scan(&n); err != nil {
 			return err
 		}
 		if n == 0 {
@@ -121,11 +121,11 @@ func (s *Store) ApproveEnrolment(ctx context.Context, device, token string, now 
 		if n > 1 {
 			return &fleet.Error{Code: fleet.CodeConflict, Message: fmt.Sprintf("device %s waits by %d tokens", device, n), Hint: "say by which token, and find out who the others are"}
 		}
-		if e, err = scanEnrolment(t.row("SELECT "+enrolmentColumns+waits, device, token)); err != nil {
+		if e, err = scanEnrolment(t.Row("SELECT "+enrolmentColumns+waits, device, token)); err != nil {
 			return err
 		}
 		e.Status = fleet.EnrolApproved
-		if _, err := t.exec("UPDATE enrolments SET status = 'approved' WHERE token = ? AND device = ?", e.Token, device); err != nil {
+		if _, err := t.Exec("UPDATE enrolments SET status = 'approved' WHERE token = ? AND device = ?", e.Token, device); err != nil {
 			return err
 		}
 		return addEvent(t, fleet.Event{Time: now, Device: device, Name: fleet.EventEnrolApproved, Detail: "token " + e.Token, Proven: true})
@@ -140,9 +140,9 @@ func (s *Store) ApproveEnrolment(ctx context.Context, device, token string, now 
 func (s *Store) EnrolToken(ctx context.Context, id string) (fleet.EnrolToken, fleet.Key, error) {
 	var sealed []byte
 	var secret fleet.Key
-	t, err := scanEnrolTokenAnd(s.readers.row(ctx, "SELECT "+enrolTokenColumns+", sealed FROM enrol_tokens WHERE id = ? AND revoked_at = 0", id), &sealed)
+	t, err := scanEnrolTokenAnd(s.db.Row(ctx, "SELECT "+enrolTokenColumns+", sealed FROM enrol_tokens WHERE id = ? AND revoked_at = 0", id), &sealed)
 	if err != nil {
-		return fleet.EnrolToken{}, secret, wrap("enrolment token", notFound(err, "no enrolment token in force is called %s", fleet.CleanText(id, fleet.MaxEnrolToken)))
+		return fleet.EnrolToken{}, secret, s.db.Wrap("enrolment token", notFound(err, "no enrolment token in force is called %s", fleet.CleanText(id, fleet.MaxEnrolToken)))
 	}
 	text, err := s.seal.open(sealed, aboutKey(purposeEnrol, ownerToken, id, ""))
 	if err != nil || len(text) != len(secret) {
@@ -156,12 +156,12 @@ func (s *Store) EnrolToken(ctx context.Context, id string) (fleet.EnrolToken, fl
 // ServerNonce implements fleet.Enroller.
 func (s *Store) ServerNonce(ctx context.Context, token, device string, deviceNonce [fleet.EnrolNonceSize]byte) (nonce [fleet.EnrolNonceSize]byte, found bool, err error) {
 	var b []byte
-	err = s.readers.row(ctx, "SELECT server_nonce FROM enrolments WHERE token = ? AND device = ? AND device_nonce = ?", token, device, deviceNonce[:]).Scan(&b)
+	err = s.db.Row(ctx, "SELECT server_nonce FROM enrolments WHERE token = ? AND device = ? AND device_nonce = ?", token, device, deviceNonce[:]).Scan(&b)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nonce, false, nil
 	}
 	copy(nonce[:], b)
-	return nonce, err == nil, wrap("enrolment", err)
+	return nonce, err == nil, s.db.Wrap("enrolment", err)
 }
 
 // Enrol implements fleet.Enroller.
@@ -171,7 +171,7 @@ func (s *Store) Enrol(ctx context.Context, in fleet.Enrolment, key fleet.Key, no
 	}
 	now = stored(now)
 	in.Hardware = fleet.CleanText(in.Hardware, fleet.MaxText)
-	err = s.w.Do(ctx, func(t *tx) error {
+	err = s.write(ctx, func(t *tx) error {
 		c, err := enrolCase(t, in)
 		if err != nil {
 			return err
@@ -183,7 +183,7 @@ func (s *Store) Enrol(ctx context.Context, in fleet.Enrolment, key fleet.Key, no
 		if out.ServerNonce != in.ServerNonce {
 			return fleet.Errorf(fleet.CodeConflict, "the enrolment has another nonce by now")
 		}
-		if _, err := t.exec(`INSERT INTO enrolments (`+enrolmentColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (token, device) DO UPDATE SET
+		if _, err := t.Exec(`INSERT INTO enrolments (`+enrolmentColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (token, device) DO UPDATE SET
  device_nonce = excluded.device_nonce, server_nonce = excluded.server_nonce, hardware = excluded.hardware, status = excluded.status, time = excluded.time`,
 			out.Token, out.Device, out.DeviceNonce[:], out.ServerNonce[:], out.Hardware, string(out.Status), micros(out.Time)); err != nil {
 			return err
@@ -191,7 +191,7 @@ func (s *Store) Enrol(ctx context.Context, in fleet.Enrolment, key fleet.Key, no
 		if out.Status == fleet.EnrolWaiting {
 			return addEvent(t, fleet.Event{Time: now, Device: out.Device, Name: fleet.EventEnrolWaits, Detail: "with token " + out.Token, Proven: true})
 		}
-		if _, err := t.exec("UPDATE enrol_tokens SET used = used + 1 WHERE id = ?", out.Token); err != nil {
+		if _, err := t.Exec("UPDATE enrol_tokens SET used = used + 1 WHERE id = ?", out.Token); err != nil {
 			return err
 		}
 		return s.addNative(t, fleet.Device{ID: out.Device, Product: c.Token.Product}, key, fleet.EventEnrolled, "with token "+out.Token, now)
@@ -203,21 +203,21 @@ func (s *Store) Enrol(ctx context.Context, in fleet.Enrolment, key fleet.Key, no
 }
 
 func enrolCase(t *tx, in fleet.Enrolment) (c fleet.EnrolCase, err error) {
-	if c.Token, err = scanEnrolToken(t.row("SELECT "+enrolTokenColumns+" FROM enrol_tokens WHERE id = ?", in.Token)); err != nil {
+	if c.Token, err = scanEnrolToken(t.Row("SELECT "+enrolTokenColumns+" FROM enrol_tokens WHERE id = ?", in.Token)); err != nil {
 		return c, notFound(err, "no enrolment token is called %s", fleet.CleanText(in.Token, fleet.MaxEnrolToken))
 	}
-	before, err := scanEnrolment(t.row("SELECT "+enrolmentColumns+" FROM enrolments WHERE token = ? AND device = ?", in.Token, in.Device))
+	before, err := scanEnrolment(t.Row("SELECT "+enrolmentColumns+" FROM enrolments WHERE token = ? AND device = ?", in.Token, in.Device))
 	switch {
 	case err == nil:
 		c.Before = &before
 	case !errors.Is(err, sql.ErrNoRows):
 		return c, err
 	}
-	if err := t.row("SELECT count(*) FROM enrolments WHERE token = ? AND device <> ? AND status IN ('waiting', 'approved')", in.Token, in.Device).Scan(&c.Open); err != nil {
+	if err := t.Row("SELECT count(*) FROM enrolments WHERE token = ? AND device <> ? AND status IN ('waiting', 'approved')", in.Token, in.Device).Scan(&c.Open); err != nil {
 		return c, err
 	}
 	var nonce int64
-	err = t.row("SELECT native_nonce FROM devices WHERE id = ?", in.Device).Scan(&nonce)
+	err = t.Row("SELECT native_nonce FROM devices WHERE id = ?", in.Device).Scan(&nonce)
 	switch {
 	case err == nil:
 		c.Known, c.Polled = true, nonce > 0

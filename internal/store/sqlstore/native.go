@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -27,16 +27,16 @@ func (s *Store) NativeKeys(ctx context.Context, device string) (out fleet.Native
 		sealed []byte
 	}
 	var rows []row
-	err = s.read(ctx, "native keys", func(v *view) error {
+	err = s.db.Read(ctx, "native keys", func(v Runner) error {
 		var nonce int64
-		err := v.row("SELECT product, native_nonce, native_boot, native_keys FROM devices WHERE id = ?", device).
+		err := v.Row("SELECT product, native_nonce, native_boot, native_keys FROM devices WHERE id = ?", device).
 			Scan(&out.Product, &nonce, &out.Boot, &out.Version)
 		if err != nil {
 			return noDevice(err, device)
 		}
 		out.Nonce = uint64(nonce)
-		rows, err = collect(func(sc scanner) (r row, err error) { return r, sc.Scan(&r.id, &r.number, &r.sealed) })(
-			v.query("SELECT id, number, sealed FROM keys WHERE owner_kind = 'device' AND owner = ? AND purpose = '"+purposeNative+"' AND state = 'active' ORDER BY created_at", device))
+		rows, err = Collect(func(sc Scanner) (r row, err error) { return r, sc.Scan(&r.id, &r.number, &r.sealed) })(
+			v.Query("SELECT id, number, sealed FROM keys WHERE owner_kind = 'device' AND owner = ? AND purpose = '"+purposeNative+"' AND state = 'active' ORDER BY created_at", device))
 		return err
 	})
 	if err != nil {
@@ -78,7 +78,7 @@ const activeDeployment = `u.rollout = o.id AND u.state IN ('offered', 'downloadi
 func (s *Store) NativePoll(ctx context.Context, device string, want fleet.Wanted) (fleet.NativeDevice, error) {
 	var out fleet.NativeDevice
 	var deployments, usage string
-	d, err := scanDeviceAnd(s.readers.row(ctx, "SELECT "+deviceColumns+", d.native_boot, d.native_verdict, d.native_keys, (SELECT generation FROM catalogue), (SELECT clock FROM fleet_clock), "+
+	d, err := scanDeviceAnd(s.db.Row(ctx, "SELECT "+deviceColumns+", d.native_boot, d.native_verdict, d.native_keys, (SELECT generation FROM catalogue), (SELECT clock FROM fleet_clock), "+
 		wantedDeployments+", "+wantedUsage+" FROM devices d WHERE d.id = ?1", device, jsonIDs(want.Releases), jsonIDs(want.Rollouts)),
 		&out.Boot, &out.Verdict, &out.KeysVersion, &out.Generation, &out.Clock, &deployments, &usage)
 	if err == nil {
@@ -89,7 +89,7 @@ func (s *Store) NativePoll(ctx context.Context, device string, want fleet.Wanted
 		out.Usage, err = parseUsage(usage)
 	}
 	if err != nil {
-		return fleet.NativeDevice{}, wrap("poll", noDevice(err, device))
+		return fleet.NativeDevice{}, s.db.Wrap("poll", noDevice(err, device))
 	}
 	return out, nil
 }
@@ -186,8 +186,8 @@ func (s *Store) TakePoll(ctx context.Context, c fleet.NativeChange) (out fleet.T
 	if err := checkNonce(c.Nonce); err != nil {
 		return out, err
 	}
-	err = s.w.Do(ctx, func(t *tx) error {
-		n, err := affected(t.exec(`UPDATE devices SET native_nonce = ?1, native_boot = ?2, signed = 1, last_seen = max(last_seen, ?3),
+	err = s.write(ctx, func(t *tx) error {
+		n, err := affected(t.Exec(`UPDATE devices SET native_nonce = ?1, native_boot = ?2, signed = 1, last_seen = max(last_seen, ?3),
  running_version = ?4, hardware = ?5, epoch = ?6, sequence = ?7, security_version = ?8, list_version = ?9, strongest_wire = ?10,
  slots = ?13, running_slot = ?14, ask = CASE ?15 WHEN '' THEN ask ELSE ?15 END, heard = (SELECT clock FROM fleet_clock),
  rollback_sent_at = CASE WHEN ?11 AND rollback_wanted = 1 THEN ?3 ELSE rollback_sent_at END
@@ -199,7 +199,7 @@ func (s *Store) TakePoll(ctx context.Context, c fleet.NativeChange) (out fleet.T
 		}
 		out.Fresh = true
 		if c.Restarted {
-			if _, err := t.exec("DELETE FROM native_reports WHERE device = ?", c.Device); err != nil {
+			if _, err := t.Exec("DELETE FROM native_reports WHERE device = ?", c.Device); err != nil {
 				return err
 			}
 		}
@@ -209,7 +209,7 @@ func (s *Store) TakePoll(ctx context.Context, c fleet.NativeChange) (out fleet.T
 			}
 		}
 		if c.Offered != 0 {
-			if _, err := t.exec(`INSERT INTO deployments (device, release_id, state, chunks_received, chunks_total, verified, boot_status, reason, proven, started_at, updated_at)
+			if _, err := t.Exec(`INSERT INTO deployments (device, release_id, state, chunks_received, chunks_total, verified, boot_status, reason, proven, started_at, updated_at)
  SELECT ?1, id, 'offered', 0, (size + chunk_size - 1) / chunk_size, 0, '', '', 1, ?3, ?3 FROM releases WHERE id = ?2 ON CONFLICT DO NOTHING`, c.Device, c.Offered, micros(c.Now)); err != nil {
 				return err
 			}
@@ -237,24 +237,24 @@ func (s *Store) TakePoll(ctx context.Context, c fleet.NativeChange) (out fleet.T
 
 // decided notes what the device was told, and keeps its last decisions.
 func decided(t *tx, c fleet.NativeChange) error {
-	if _, err := t.exec("UPDATE devices SET native_verdict = ? WHERE id = ?", c.Verdict, c.Device); err != nil || c.Decision == nil {
+	if _, err := t.Exec("UPDATE devices SET native_verdict = ? WHERE id = ?", c.Verdict, c.Device); err != nil || c.Decision == nil {
 		return err
 	}
 	return keepDecision(t, c.Device, *c.Decision)
 }
 
 func keepDecision(t *tx, device string, k fleet.KeptDecision) error {
-	if _, err := t.exec("INSERT INTO decisions (device, time, verdict, rollout, version, why) VALUES (?, ?, ?, ?, ?, ?)",
+	if _, err := t.Exec("INSERT INTO decisions (device, time, verdict, rollout, version, why) VALUES (?, ?, ?, ?, ?, ?)",
 		device, micros(k.At), string(k.Verdict), k.Rollout, k.Version, k.Why); err != nil {
 		return err
 	}
-	_, err := t.exec(`DELETE FROM decisions WHERE device = ?1 AND id <= (SELECT id FROM decisions WHERE device = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)`, device, fleet.KeepDecisions)
+	_, err := t.Exec(`DELETE FROM decisions WHERE device = ?1 AND id <= (SELECT id FROM decisions WHERE device = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)`, device, fleet.KeepDecisions)
 	return err
 }
 
 // Admit implements fleet.RolloutDevices.
 func (s *Store) Admit(ctx context.Context, device string, a fleet.Admission, k fleet.KeptDecision) (refused bool, err error) {
-	err = s.w.Do(ctx, func(t *tx) error {
+	err = s.write(ctx, func(t *tx) error {
 		if refused, err = admit(t, device, a, k.At); err != nil || refused {
 			return err
 		}
@@ -270,7 +270,7 @@ func (s *Store) Admit(ctx context.Context, device string, a fleet.Admission, k f
 // last place is taken: here nobody else writes. A deployment that is under way
 // already goes on as the rollout's.
 func admit(t *tx, device string, a fleet.Admission, now time.Time) (refused bool, err error) {
-	n, err := affected(t.exec(`UPDATE rollouts AS o SET next_at = CASE WHEN ?1 > 0 THEN max(next_at, (SELECT clock FROM fleet_clock)) + ?1 ELSE next_at END WHERE o.id = ?2 AND o.version = ?3 AND
+	n, err := affected(t.Exec(`UPDATE rollouts AS o SET next_at = CASE WHEN ?1 > 0 THEN max(next_at, (SELECT clock FROM fleet_clock)) + ?1 ELSE next_at END WHERE o.id = ?2 AND o.version = ?3 AND
  (?4 = 0 OR (SELECT count(*) FROM deployments u WHERE u.rollout = o.id AND u.device <> ?5) < ?4) AND
  (?6 = 0 OR (SELECT count(*) FROM deployments u WHERE `+activeDeployment+` AND u.device <> ?5) < ?6) AND
  (?1 = 0 OR next_at <= (SELECT clock FROM fleet_clock) + ?7)`,
@@ -278,7 +278,7 @@ func admit(t *tx, device string, a fleet.Admission, now time.Time) (refused bool
 	if err != nil || n == 0 {
 		return true, err
 	}
-	_, err = t.exec(`INSERT INTO deployments (device, release_id, state, chunks_received, chunks_total, verified, boot_status, reason, proven, started_at, updated_at, rollout, phase, assurance, heard)
+	_, err = t.Exec(`INSERT INTO deployments (device, release_id, state, chunks_received, chunks_total, verified, boot_status, reason, proven, started_at, updated_at, rollout, phase, assurance, heard)
  SELECT ?1, id, 'offered', 0, (size + chunk_size - 1) / chunk_size, 0, '', '', ?6 <> 'none', ?3, ?3, ?4, ?5, ?6, (SELECT clock FROM fleet_clock) FROM releases WHERE id = ?2
  ON CONFLICT (device, release_id) DO UPDATE SET rollout = excluded.rollout, phase = excluded.phase, assurance = excluded.assurance, heard = excluded.heard, proven = max(proven, excluded.proven),
   state = CASE WHEN proven = 0 OR state IN ('failed', 'reverted', 'cancelled', 'skipped') THEN 'offered' ELSE state END,
@@ -289,7 +289,7 @@ func admit(t *tx, device string, a fleet.Admission, now time.Time) (refused bool
 
 // retireOlder forgets the native keys that were added before the one with that number.
 func retireOlder(t *tx, device string, number uint8, now time.Time) error {
-	n, err := affected(t.exec(`UPDATE keys SET state = 'retired', sealed = x'', retired_at = ?1
+	n, err := affected(t.Exec(`UPDATE keys SET state = 'retired', sealed = x'', retired_at = ?1
  WHERE owner_kind = 'device' AND owner = ?2 AND purpose = 'native' AND state = 'active' AND number <> ?3 AND
  created_at < (SELECT created_at FROM keys WHERE owner_kind = 'device' AND owner = ?2 AND purpose = 'native' AND state = 'active' AND number = ?3)`,
 		micros(now), device, number))
@@ -304,7 +304,7 @@ func retireOlder(t *tx, device string, number uint8, now time.Time) error {
 
 // keysChanged makes every replica read the device's native keys again, with its next poll.
 func keysChanged(t *tx, device string) error {
-	_, err := t.exec("UPDATE devices SET native_keys = native_keys + 1 WHERE id = ?", device)
+	_, err := t.Exec("UPDATE devices SET native_keys = native_keys + 1 WHERE id = ?", device)
 	return err
 }
 
@@ -314,40 +314,40 @@ func (s *Store) TakeReport(ctx context.Context, rep fleet.NativeReport, now time
 		return err
 	}
 	now = stored(now)
-	return s.w.Do(ctx, func(t *tx) error {
+	return s.write(ctx, func(t *tx) error {
 		var lives bool
-		if err := t.row("SELECT EXISTS (SELECT 1 FROM keys WHERE owner_kind = 'device' AND owner = ? AND purpose = 'native' AND state = 'active' AND number = ?)", rep.Device, rep.Key).Scan(&lives); err != nil {
+		if err := t.Row("SELECT EXISTS (SELECT 1 FROM keys WHERE owner_kind = 'device' AND owner = ? AND purpose = 'native' AND state = 'active' AND number = ?)", rep.Device, rep.Key).Scan(&lives); err != nil {
 			return err
 		}
 		if !lives {
 			return fleet.Errorf(fleet.CodeUnauthenticated, "native key %d of %s does not live", rep.Key, fleet.CleanText(rep.Device, fleet.MaxDeviceID))
 		}
 		var content []byte
-		err := t.row("SELECT content FROM native_reports WHERE device = ? AND boot = ? AND number = ?", rep.Device, rep.Boot, rep.Number).Scan(&content)
+		err := t.Row("SELECT content FROM native_reports WHERE device = ? AND boot = ? AND number = ?", rep.Device, rep.Boot, rep.Number).Scan(&content)
 		if err == nil && string(content) == string(rep.Content[:]) {
 			return nil
 		}
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
-		was, err := scanDevice(t.row("SELECT "+deviceColumns+" FROM devices d WHERE d.id = ?", rep.Device))
+		was, err := scanDevice(t.Row("SELECT "+deviceColumns+" FROM devices d WHERE d.id = ?", rep.Device))
 		if err != nil {
 			return noDevice(err, rep.Device)
 		}
-		n, err := affected(t.exec("UPDATE devices SET native_nonce = ?1 WHERE id = ?2 AND native_nonce < ?1 AND NOT ?3", int64(rep.Nonce), rep.Device, flag(rep.Stale)))
+		n, err := affected(t.Exec("UPDATE devices SET native_nonce = ?1 WHERE id = ?2 AND native_nonce < ?1 AND NOT ?3", int64(rep.Nonce), rep.Device, flag(rep.Stale)))
 		if err != nil {
 			return err
 		}
 		if n == 0 {
 			return fleet.Errorf(fleet.CodeReplay, "nonce %d is not above %d, the last one of %s", rep.Nonce, was.NativeNonce, rep.Device)
 		}
-		if _, err := t.exec("DELETE FROM native_reports WHERE device = ? AND boot = ? AND number = ?", rep.Device, rep.Boot, rep.Number); err != nil {
+		if _, err := t.Exec("DELETE FROM native_reports WHERE device = ? AND boot = ? AND number = ?", rep.Device, rep.Boot, rep.Number); err != nil {
 			return err
 		}
-		if _, err := t.exec("INSERT INTO native_reports (device, boot, number, content) VALUES (?, ?, ?, ?)", rep.Device, rep.Boot, rep.Number, rep.Content[:]); err != nil {
+		if _, err := t.Exec("INSERT INTO native_reports (device, boot, number, content) VALUES (?, ?, ?, ?)", rep.Device, rep.Boot, rep.Number, rep.Content[:]); err != nil {
 			return err
 		}
-		if _, err := t.exec(`DELETE FROM native_reports WHERE device = ?1 AND id <=
+		if _, err := t.Exec(`DELETE FROM native_reports WHERE device = ?1 AND id <=
  (SELECT id FROM native_reports WHERE device = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)`, rep.Device, keepReports); err != nil {
 			return err
 		}
@@ -378,7 +378,7 @@ func reported(t *tx, d fleet.Device, rep fleet.NativeReport) (c fleet.Candidate,
 	if rep.Sequence == 0 {
 		return c, nil
 	}
-	products, err := readProducts(t.row(productsQuery))
+	products, err := readProducts(t.Row(productsQuery))
 	if err != nil {
 		return c, err
 	}
@@ -398,9 +398,9 @@ func (s *Store) SaveNativeSeen(ctx context.Context, seen []fleet.NativeSeen) err
 		}
 	}
 	for part := range slices.Chunk(seen, seenBatch) {
-		err := s.w.Do(ctx, func(t *tx) error {
+		err := s.write(ctx, func(t *tx) error {
 			for _, v := range part {
-				if _, err := t.exec(`UPDATE devices SET last_seen = max(last_seen, ?1), heard = (SELECT clock FROM fleet_clock),
+				if _, err := t.Exec(`UPDATE devices SET last_seen = max(last_seen, ?1), heard = (SELECT clock FROM fleet_clock),
  native_boot = CASE WHEN ?2 > native_nonce THEN ?3 ELSE native_boot END, native_nonce = max(native_nonce, ?2) WHERE id = ?4`,
 					micros(v.At), int64(v.Nonce), v.Boot, v.Device); err != nil {
 					return err
@@ -425,7 +425,7 @@ func (s *Store) AddNativeDevice(ctx context.Context, d fleet.Device, native flee
 			return err
 		}
 	}
-	return s.w.Do(ctx, func(t *tx) error {
+	return s.write(ctx, func(t *tx) error {
 		if v1 != nil {
 			if *v1 == native {
 				return errSameKey()
@@ -460,18 +460,18 @@ func (s *Store) addNative(t *tx, d fleet.Device, key fleet.Key, event, detail st
 
 // AddNativeKey implements fleet.NativeKeyring.
 func (s *Store) AddNativeKey(ctx context.Context, device string, key fleet.Key, now time.Time) (number uint8, err error) {
-	err = s.w.Do(ctx, func(t *tx) error {
+	err = s.write(ctx, func(t *tx) error {
 		var known bool
-		if err := t.row("SELECT 1 FROM devices WHERE id = ?", device).Scan(&known); err != nil {
+		if err := t.Row("SELECT 1 FROM devices WHERE id = ?", device).Scan(&known); err != nil {
 			return noDevice(err, device)
 		}
 		var live, last int
 		var newest int64
-		if err := t.row(`SELECT count(*) FILTER (WHERE state = 'active'), coalesce(max(created_at), 0) FROM keys
+		if err := t.Row(`SELECT count(*) FILTER (WHERE state = 'active'), coalesce(max(created_at), 0) FROM keys
  WHERE owner_kind = 'device' AND owner = ? AND purpose = 'native'`, device).Scan(&live, &newest); err != nil {
 			return err
 		}
-		err := t.row(`SELECT number FROM keys WHERE owner_kind = 'device' AND owner = ? AND purpose = 'native' ORDER BY created_at DESC LIMIT 1`, device).Scan(&last)
+		err := t.Row(`SELECT number FROM keys WHERE owner_kind = 'device' AND owner = ? AND purpose = 'native' ORDER BY created_at DESC LIMIT 1`, device).Scan(&last)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 			last = -1
@@ -481,7 +481,7 @@ func (s *Store) AddNativeKey(ctx context.Context, device string, key fleet.Key, 
 		// The oldest that lives is in use, and the newest are on their way to the device: the
 		// second oldest goes.
 		for ; live >= fleet.MaxNativeKeys; live-- {
-			if _, err := t.exec(`UPDATE keys SET state = 'retired', sealed = x'', retired_at = ?1 WHERE id =
+			if _, err := t.Exec(`UPDATE keys SET state = 'retired', sealed = x'', retired_at = ?1 WHERE id =
  (SELECT id FROM keys WHERE owner_kind = 'device' AND owner = ?2 AND purpose = 'native' AND state = 'active' ORDER BY created_at LIMIT 1 OFFSET 1)`, micros(now), device); err != nil {
 				return err
 			}
@@ -490,7 +490,7 @@ func (s *Store) AddNativeKey(ctx context.Context, device string, key fleet.Key, 
 		// The oldest may have this number, where 256 were added since.
 		for {
 			var taken bool
-			err := t.row("SELECT 1 FROM keys WHERE owner_kind = 'device' AND owner = ? AND purpose = 'native' AND state = 'active' AND number = ?", device, number).Scan(&taken)
+			err := t.Row("SELECT 1 FROM keys WHERE owner_kind = 'device' AND owner = ? AND purpose = 'native' AND state = 'active' AND number = ?", device, number).Scan(&taken)
 			if errors.Is(err, sql.ErrNoRows) {
 				break
 			}
@@ -518,6 +518,6 @@ func (s *Store) AddNativeKey(ctx context.Context, device string, key fleet.Key, 
 func (s *Store) ResetWire(ctx context.Context, device string, now time.Time) error {
 	e := fleet.Event{Time: now, Name: fleet.EventWireReset, Detail: "it may speak any wire again"}
 	return s.order(ctx, device, e, func(t *tx) (sql.Result, error) {
-		return t.exec("UPDATE devices SET strongest_wire = '' WHERE id = ?", device)
+		return t.Exec("UPDATE devices SET strongest_wire = '' WHERE id = ?", device)
 	})
 }

@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -28,17 +28,17 @@ func (s *Store) Events(ctx context.Context, device string, limit int) (events []
 	if device != "" {
 		where, args = " WHERE device = ?", []any{device}
 	}
-	err = s.read(ctx, "events", func(v *view) error {
-		if err := v.row("SELECT count(*) FROM events"+where, args...).Scan(&total); err != nil {
+	err = s.db.Read(ctx, "events", func(v Runner) error {
+		if err := v.Row("SELECT count(*) FROM events"+where, args...).Scan(&total); err != nil {
 			return err
 		}
-		events, err = collect(scanEvent)(v.query("SELECT id, time, device, version, name, detail, proven FROM events"+where+" ORDER BY id DESC LIMIT ?", append(args, limit)...))
+		events, err = Collect(scanEvent)(v.Query("SELECT id, time, device, version, name, detail, proven FROM events"+where+" ORDER BY id DESC LIMIT ?", append(args, limit)...))
 		return err
 	})
 	return events, total, err
 }
 
-func scanEvent(row scanner) (e fleet.Event, err error) {
+func scanEvent(row Scanner) (e fleet.Event, err error) {
 	var at int64
 	err = row.Scan(&e.ID, &at, &e.Device, &e.Version, &e.Name, &e.Detail, &e.Proven)
 	e.Time = fromMicros(at)
@@ -54,27 +54,36 @@ func (s *Store) Append(ctx context.Context, e fleet.Event) error {
 	e.Device = fleet.CleanText(e.Device, fleet.MaxDeviceID)
 	e.Version = fleet.CleanText(e.Version, fleet.MaxVersion)
 	e.Detail = fleet.CleanText(e.Detail, fleet.MaxText)
-	return s.w.Do(ctx, func(t *tx) error { return addEvent(t, e) })
+	return s.write(ctx, func(t *tx) error { return addEvent(t, e) })
 }
 
 func addEvent(t *tx, e fleet.Event) error {
-	if _, err := t.exec("INSERT INTO events (time, device, version, name, detail, proven) VALUES (?, ?, ?, ?, ?, ?)",
+	if _, err := t.Exec("INSERT INTO events (time, device, version, name, detail, proven) VALUES (?, ?, ?, ?, ?, ?)",
 		micros(e.Time), e.Device, e.Version, e.Name, e.Detail, flag(e.Proven)); err != nil {
 		return err
 	}
 	if e.Device == "" {
 		return nil // an operator's acts; people make few
 	}
-	counts := t.w.events
-	if counts[e.Device]++; counts[e.Device] < pruneEvery {
+	if !t.s.looksAtEvents(e.Device) {
 		return nil
 	}
-	delete(counts, e.Device)
-	if _, err := t.exec(`DELETE FROM events WHERE device = ?1 AND proven = 0 AND id <=
+	if _, err := t.Exec(`DELETE FROM events WHERE device = ?1 AND proven = 0 AND id <=
  (SELECT id FROM events WHERE device = ?1 AND proven = 0 ORDER BY id DESC LIMIT 1 OFFSET ?2)`, e.Device, keepUnproven); err != nil {
 		return err
 	}
-	_, err := t.exec(`DELETE FROM events WHERE device = ?1 AND proven = 1 AND id <=
+	_, err := t.Exec(`DELETE FROM events WHERE device = ?1 AND proven = 1 AND id <=
  (SELECT id FROM events WHERE device = ?1 AND proven = 1 ORDER BY id DESC LIMIT 1 OFFSET ?2)`, e.Device, keepProven)
 	return err
+}
+
+// looksAtEvents says after every pruneEvery-th event of a device that its bounds are due.
+func (s *Store) looksAtEvents(device string) bool {
+	s.eventsMu.Lock()
+	defer s.eventsMu.Unlock()
+	if s.events[device]++; s.events[device] < pruneEvery {
+		return false
+	}
+	delete(s.events, device)
+	return true
 }

@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -20,7 +20,7 @@ type tokenRow struct {
 	hash []byte
 }
 
-func scanToken(row scanner) (r tokenRow, err error) {
+func scanToken(row Scanner) (r tokenRow, err error) {
 	var created, revoked int64
 	err = row.Scan(&r.ID, &r.Name, &r.hash, &created, &revoked)
 	r.CreatedAt, r.RevokedAt = fromMicros(created), fromMicros(revoked)
@@ -37,16 +37,16 @@ func (s *Store) AddToken(ctx context.Context, name, token string, now time.Time)
 	if name == "" {
 		return fleet.Token{}, fleet.Errorf(fleet.CodeInvalid, "the token has no name")
 	}
-	err = s.w.Do(ctx, func(t *tx) error {
+	err = s.write(ctx, func(t *tx) error {
 		var n int
-		if err := t.row("SELECT count(*) FROM tokens WHERE revoked_at = 0").Scan(&n); err != nil {
+		if err := t.Row("SELECT count(*) FROM tokens WHERE revoked_at = 0").Scan(&n); err != nil {
 			return err
 		}
 		if n >= maxTokens {
 			return &fleet.Error{Code: fleet.CodeConflict, Message: "there are too many tokens", Hint: "revoke some"}
 		}
 		out = fleet.Token{Name: name, CreatedAt: stored(now)}
-		err := t.row("INSERT INTO tokens (name, hash, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING RETURNING id", name, hash[:], micros(now)).Scan(&out.ID)
+		err := t.Row("INSERT INTO tokens (name, hash, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING RETURNING id", name, hash[:], micros(now)).Scan(&out.ID)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fleet.Errorf(fleet.CodeConflict, "this token exists already")
 		}
@@ -69,8 +69,8 @@ func (s *Store) CheckToken(ctx context.Context, token string) (out fleet.Token, 
 		return fleet.Token{}, err
 	}
 	var rows []tokenRow
-	err = s.read(ctx, "token", func(v *view) error {
-		rows, err = collect(scanToken)(v.query("SELECT " + tokenColumns + " FROM tokens WHERE revoked_at = 0"))
+	err = s.db.Read(ctx, "token", func(v Runner) error {
+		rows, err = Collect(scanToken)(v.Query("SELECT " + tokenColumns + " FROM tokens WHERE revoked_at = 0"))
 		return err
 	})
 	if err != nil {
@@ -88,11 +88,11 @@ func (s *Store) CheckToken(ctx context.Context, token string) (out fleet.Token, 
 
 // ListTokens implements fleet.Tokens: all, revoked ones too, oldest first.
 func (s *Store) ListTokens(ctx context.Context) (list []fleet.Token, err error) {
-	err = s.read(ctx, "tokens", func(v *view) error {
-		list, err = collect(func(row scanner) (fleet.Token, error) {
+	err = s.db.Read(ctx, "tokens", func(v Runner) error {
+		list, err = Collect(func(row Scanner) (fleet.Token, error) {
 			r, err := scanToken(row)
 			return r.Token, err
-		})(v.query("SELECT " + tokenColumns + " FROM tokens ORDER BY id"))
+		})(v.Query("SELECT " + tokenColumns + " FROM tokens ORDER BY id"))
 		return err
 	})
 	return list, err
@@ -100,9 +100,9 @@ func (s *Store) ListTokens(ctx context.Context) (list []fleet.Token, err error) 
 
 // RevokeToken implements fleet.Tokens.
 func (s *Store) RevokeToken(ctx context.Context, id int64, now time.Time) error {
-	return s.w.Do(ctx, func(t *tx) error {
+	return s.write(ctx, func(t *tx) error {
 		var name string
-		err := t.row("UPDATE tokens SET revoked_at = ? WHERE id = ? AND revoked_at = 0 RETURNING name", micros(now), id).Scan(&name)
+		err := t.Row("UPDATE tokens SET revoked_at = ? WHERE id = ? AND revoked_at = 0 RETURNING name", micros(now), id).Scan(&name)
 		if err != nil {
 			return notFound(err, "no token in force has the number %d", id)
 		}

@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -75,13 +75,13 @@ const (
 // checkSecret seals a known text in a new database and opens it in every other.
 func (s *Store) checkSecret(ctx context.Context) error {
 	var sealed []byte
-	err := s.readers.row(ctx, "SELECT sealed FROM seal WHERE id = 1").Scan(&sealed)
+	err := s.db.Row(ctx, "SELECT sealed FROM seal WHERE id = 1").Scan(&sealed)
 	if errors.Is(err, sql.ErrNoRows) {
 		if sealed, err = s.seal.seal([]byte(sealText), sealAbout); err != nil {
 			return err
 		}
-		return s.w.Do(ctx, func(t *tx) error {
-			_, err := t.exec("INSERT INTO seal (id, sealed) VALUES (1, ?)", sealed)
+		return s.write(ctx, func(t *tx) error {
+			_, err := t.Exec("INSERT INTO seal (id, sealed) VALUES (1, ?)", sealed)
 			return err
 		})
 	}
@@ -105,7 +105,7 @@ func (s *Store) openSeal(sealed []byte) *fleet.Error {
 
 // putKey stores a v1 key and retires the one before, whose bytes are forgotten.
 func (s *Store) putKey(t *tx, kind, owner string, key fleet.Key, now time.Time) error {
-	if _, err := t.exec(`UPDATE keys SET state = 'retired', sealed = x'', retired_at = ?
+	if _, err := t.Exec(`UPDATE keys SET state = 'retired', sealed = x'', retired_at = ?
  WHERE owner_kind = ? AND owner = ? AND purpose = ? AND state = 'active'`, micros(now), kind, owner, purposeV1); err != nil {
 		return err
 	}
@@ -123,17 +123,17 @@ func (s *Store) insertKey(t *tx, kind, owner, purpose string, number uint8, key 
 	if err != nil {
 		return err
 	}
-	_, err = t.exec(`INSERT INTO keys (id, owner_kind, owner, purpose, number, state, sealed, created_at) VALUES (?, ?, ?, ?, ?, 'active', ?, ?)`,
+	_, err = t.Exec(`INSERT INTO keys (id, owner_kind, owner, purpose, number, state, sealed, created_at) VALUES (?, ?, ?, ?, ?, 'active', ?, ?)`,
 		name, kind, owner, purpose, number, sealed, micros(now))
 	return err
 }
 
 // key reads and opens an owner's key; sql.ErrNoRows where it has none.
-func (s *Store) key(v *view, kind, owner string) (fleet.Key, error) {
+func (s *Store) key(v Runner, kind, owner string) (fleet.Key, error) {
 	var key fleet.Key
 	var id string
 	var sealed []byte
-	err := v.row(`SELECT id, sealed FROM keys WHERE owner_kind = ? AND owner = ? AND purpose = ? AND state = 'active'`,
+	err := v.Row(`SELECT id, sealed FROM keys WHERE owner_kind = ? AND owner = ? AND purpose = ? AND state = 'active'`,
 		kind, owner, purposeV1).Scan(&id, &sealed)
 	if err != nil {
 		return key, err
