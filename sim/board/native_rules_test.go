@@ -453,7 +453,7 @@ func TestNativeIsRefusedWithoutRoots(t *testing.T) {
 	if err := device.NewSigned(&s, Ed25519{}, nil); !errors.Is(err, device.ErrTrust) {
 		t.Errorf("without roots: %v", err)
 	}
-	if err := device.NewSigned(&s, nil, baked{}); !errors.Is(err, device.ErrTrust) {
+	if err := device.NewSigned(&s, nil, Baked{}); !errors.Is(err, device.ErrTrust) {
 		t.Errorf("without a verifier: %v", err)
 	}
 	if err := device.NewNative(&n, c); !errors.Is(err, device.ErrTrust) {
@@ -466,7 +466,7 @@ func TestNativeIsRefusedWithoutRoots(t *testing.T) {
 			t.Errorf("with a Signed without a verifier: %v", err)
 		}
 	}
-	if err := device.NewSigned(&s, Ed25519{}, baked{}); err != nil {
+	if err := device.NewSigned(&s, Ed25519{}, Baked{}); err != nil {
 		t.Errorf("with both: %v", err)
 	}
 	if err := device.NewNative(&n, c); !errors.Is(err, device.ErrTrust) {

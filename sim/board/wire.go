@@ -29,10 +29,11 @@ type Native struct {
 	Verifier manifest.Verifier
 }
 
-// baked is a trust store in the program itself.
-type baked []byte
+// Baked is a trust store in the program itself.
+type Baked []byte
 
-func (b baked) ReadAt(p []byte, off uint32) error {
+// ReadAt is manifest.TrustReader's.
+func (b Baked) ReadAt(p []byte, off uint32) error {
 	if uint64(off)+uint64(len(p)) > uint64(len(b)) {
 		return flash.ErrRange
 	}
@@ -87,7 +88,7 @@ func (w *wires) choose(app *App) (device.Wire, error) {
 		if verifier == nil {
 			verifier = &w.chip
 		}
-		if err := device.NewSigned(&w.signed, verifier, baked(n.Roots)); err != nil {
+		if err := device.NewSigned(&w.signed, verifier, Baked(n.Roots)); err != nil {
 			return device.Wire{}, err
 		}
 		w.config.Profile = w.signed.Profile()
