@@ -14,7 +14,8 @@ import (
 // Mover moves rollouts on a person's word, and counts their devices.
 type Mover interface {
 	Say(ctx context.Context, id int64, say fleet.Command, why string) (fleet.Rollout, error)
-	Counts(ctx context.Context, r fleet.Rollout) ([]fleet.Counts, error)
+	// Counts are those of each phase, and the fleet's clock by which it is now.
+	Counts(ctx context.Context, r fleet.Rollout) ([]fleet.Counts, fleet.Clock, error)
 }
 
 // Asker says why a device gets what it gets.
@@ -30,6 +31,7 @@ type Phase struct {
 	Success float64      `json:"success_threshold" doc:"share of the devices that it waits for"`
 	Fail    float64      `json:"fail_threshold" doc:"for the lower bound of the failure rate"`
 	Soak    string       `json:"soak,omitempty"`
+	Left    string       `json:"soak_left,omitempty" doc:"of the phase that runs, once enough have confirmed"`
 	Most    string       `json:"max_duration,omitempty"`
 	Waits   *int         `json:"waits_for,omitempty" doc:"devices, of the phase that runs; absent: not counted yet"`
 	Counts  fleet.Counts `json:"devices"`
@@ -63,14 +65,14 @@ type Rollout struct {
 }
 
 func (s *server) rolloutOf(ctx context.Context, r fleet.Rollout) (*rolloutOutput, error) {
-	counts, err := s.Mover.Counts(ctx, r)
+	counts, clock, err := s.Mover.Counts(ctx, r)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	return &rolloutOutput{showRollout(r, counts)}, nil
+	return &rolloutOutput{showRollout(r, counts, clock)}, nil
 }
 
-func showRollout(r fleet.Rollout, counts []fleet.Counts) Rollout {
+func showRollout(r fleet.Rollout, counts []fleet.Counts, clock fleet.Clock) Rollout {
 	c := r.Course
 	o := Rollout{ID: r.ID, Product: r.Product, ReleaseID: r.ReleaseID, Release: r.ReleaseVersion, State: string(r.State), Phase: min(r.Phase+1, len(c.Phases)), Reason: r.Reason,
 		To: c.To, OnFailure: c.OnFailure, MinRevert: c.MinRevert, Silence: c.Silence.String(), Assurance: string(c.Assurance), StartAt: when(c.StartAt), Window: c.Window,
@@ -84,6 +86,9 @@ func showRollout(r fleet.Rollout, counts []fleet.Counts) Rollout {
 			ph.State = "running"
 			if r.Expected >= 0 {
 				ph.Waits = &r.Expected
+			}
+			if r.State == fleet.RolloutRunning && r.Passed > 0 {
+				ph.Left = duration(max(p.Soak-clock.Since(r.Passed), 0).Round(time.Second))
 			}
 		}
 		o.Phases = append(o.Phases, ph)

@@ -20,6 +20,7 @@ type Phase struct {
 	Success float64 `json:"success_threshold"`
 	Fail    float64 `json:"fail_threshold"`
 	Soak    string  `json:"soak,omitempty"`
+	Left    string  `json:"soak_left,omitempty"`
 	Most    string  `json:"max_duration,omitempty"`
 	Waits   *int    `json:"waits_for,omitempty"`
 	Counts  Counts  `json:"devices"`

@@ -281,15 +281,15 @@ func (e *Engine) Say(ctx context.Context, id int64, say fleet.Command, why strin
 	return fleet.Rollout{}, fleet.Errorf(fleet.CodeBusy, "the rollout moves too fast")
 }
 
-// Counts are a rollout's, by phase.
-func (e *Engine) Counts(ctx context.Context, r fleet.Rollout) ([]fleet.Counts, error) {
-	clock, _, err := e.Store.ReadClock(ctx)
+// Counts are a rollout's, by phase, and the fleet's clock by which it is now.
+func (e *Engine) Counts(ctx context.Context, r fleet.Rollout) ([]fleet.Counts, fleet.Clock, error) {
+	clock, was, err := e.Store.ReadClock(ctx)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	tallies, err := e.Store.CountRollout(ctx, r, clock)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return Fold(&r, tallies), nil
+	return Fold(&r, tallies), Advance(clock, was, e.Now()), nil
 }
