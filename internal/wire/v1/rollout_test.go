@@ -80,7 +80,7 @@ func TestRolloutOverV1(t *testing.T) {
 	gets("dev-2", "2.0")
 	report("dev-2", `{"boot_status":"failed","error":"it crashed"}`)
 	gets("dev-2", "")
-	counts, err := engine.Counts(t.Context(), o)
+	counts, _, err := engine.Counts(t.Context(), o)
 	if err != nil || counts[0].Confirmed != 1 || counts[1].Failed != 1 || counts[1].OwnBad != 1 {
 		t.Errorf("%+v %v", counts, err)
 	}
