@@ -241,7 +241,7 @@ func TestRolloutStory(t *testing.T) {
 	if o = w.rollout(o.ID); o.State != fleet.RolloutReverted || !strings.Contains(o.Reason, "4 of 4 failed") && !strings.Contains(o.Reason, "4 of 6 failed") {
 		t.Errorf("%s: %s", o.State, o.Reason)
 	}
-	counts, err := w.engine().Counts(t.Context(), o)
+	counts, _, err := w.engine().Counts(t.Context(), o)
 	if err != nil || counts[0].Aside != 2 || counts[1].Failed != 4 || counts[1].OwnBad != 4 {
 		t.Errorf("%+v %v", counts, err)
 	}
