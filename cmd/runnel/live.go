@@ -54,7 +54,7 @@ func newLive(cmd *cobra.Command, title string, chip *nor.Chip, table *esp32.Tabl
 	if f == nil {
 		return nil
 	}
-	return &live{view: term.Start(cmd.InOrStdin(), f, title, quit), chip: chip, table: table}
+	return &live{view: term.Start(cmd.InOrStdin(), f, title, term.Board{}, quit), chip: chip, table: table}
 }
 
 // show hands the view a look at the board, if it has drawn the last one or force says so.

@@ -8,7 +8,12 @@ import (
 	"charm.land/lipgloss/v2"
 )
 
-// screen is what is drawn: text from data and a size, nothing else.
+func (b Board) render(title string, lines []string, width, height int) string {
+	b.Doing = clean(b.Doing)
+	return (&screen{title, b, lines}).render(width, height)
+}
+
+// screen is what is drawn of a board: text from data and a size, nothing else.
 type screen struct {
 	title string
 	board Board

@@ -1,7 +1,7 @@
-// Package term shows a person what goes on, on a terminal: a board's live view,
-// and a progress line. It draws what it is handed and knows nothing of boards,
-// flash files or the command line; whether there is a terminal at all, its
-// caller finds out.
+// Package term shows a person what goes on, on a terminal: the live view of a board or
+// of rollouts, and a progress line. It draws what it is handed and knows nothing of
+// boards, servers, flash files or the command line; whether there is a terminal at all,
+// its caller finds out.
 package term
 
 import (
@@ -43,17 +43,24 @@ type Board struct {
 	SectorBytes             uint32
 }
 
+// Picture is what a View shows: a Board or Rollouts.
+type Picture interface {
+	// render draws it and the lines of what happened, oldest first, into width columns
+	// and at most height rows.
+	render(title string, lines []string, width, height int) string
+}
+
 const (
 	frameTime = 80 * time.Millisecond
 	keepLines = 200 // more than a terminal is high
 )
 
-// View is the live view. Its methods never wait for the terminal: a board is not
+// View is the live view. Its methods never wait for the terminal: work is not
 // held up by a person's screen. They may be called by any goroutine.
 type View struct {
 	program *tea.Program
 	done    chan error
-	board   atomic.Pointer[Board]
+	picture atomic.Pointer[Picture]
 
 	mu    sync.Mutex
 	lines []string
@@ -61,10 +68,10 @@ type View struct {
 
 // Start begins to draw. quit is called when the person presses ctrl-C or q; the
 // view stays until Close.
-func Start(in io.Reader, out io.Writer, title string, quit func()) *View {
+func Start(in io.Reader, out io.Writer, title string, first Picture, quit func()) *View {
 	v := &View{done: make(chan error, 1)}
-	m := &model{view: v, quit: quit, screen: screen{title: clean(title)}, width: 80, height: 24}
-	// Signals are the program's, not the view's: they mean a power cut.
+	m := &model{view: v, quit: quit, title: clean(title), picture: first, width: 80, height: 24}
+	// Signals are the program's, not the view's: to a board they mean a power cut.
 	v.program = tea.NewProgram(m, tea.WithInput(in), tea.WithOutput(out), tea.WithoutSignalHandler(),
 		tea.WithWindowSize(m.width, m.height)) // until the terminal says its own
 	go func() {
@@ -75,11 +82,11 @@ func Start(in io.Reader, out io.Writer, title string, quit func()) *View {
 }
 
 // Wanted says that what was shown last was drawn: another look is worth its cost.
-func (v *View) Wanted() bool { return v.board.Load() == nil }
+func (v *View) Wanted() bool { return v.picture.Load() == nil }
 
-// Show has b drawn with the next frame, instead of what was not drawn yet. The
-// view keeps b.Cells.
-func (v *View) Show(b Board) { v.board.Store(&b) }
+// Show has p drawn with the next frame, instead of what was not drawn yet. The
+// view keeps p, and what it points to.
+func (v *View) Show(p Picture) { v.picture.Store(&p) }
 
 // Say adds a line of what happened.
 func (v *View) Say(line string) {
@@ -114,7 +121,9 @@ func clean(s string) string {
 type model struct {
 	view          *View
 	quit          func()
-	screen        screen
+	title         string
+	picture       Picture
+	lines         []string
 	width, height int
 }
 
@@ -145,18 +154,19 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 
 // take fetches what came since the last frame.
 func (m *model) take() {
-	if b := m.view.board.Swap(nil); b != nil {
-		b.Doing = clean(b.Doing)
-		m.screen.board = *b
+	if p := m.view.picture.Swap(nil); p != nil {
+		m.picture = *p
 	}
 	m.view.mu.Lock()
 	defer m.view.mu.Unlock()
-	m.screen.lines = appendLine(m.screen.lines, m.view.lines...)
+	m.lines = appendLine(m.lines, m.view.lines...)
 	m.view.lines = m.view.lines[:0]
 }
 
 // View ends in an empty row: that is where the shell's prompt goes afterwards.
-func (m *model) View() tea.View { return tea.NewView(m.screen.render(m.width, m.height-1) + "\n") }
+func (m *model) View() tea.View {
+	return tea.NewView(m.picture.render(m.title, m.lines, m.width, m.height-1) + "\n")
+}
 
 // Number writes n with a comma at each thousand.
 func Number[T ~int | ~int64 | ~uint32](n T) string {

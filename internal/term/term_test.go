@@ -66,34 +66,39 @@ func TestRender(t *testing.T) {
 		{"80x12", sample(), 80, 12}, {"20x6", sample(), 20, 6}, {"idle-80x24", idle, 80, 24}, {"native-80x24", native, 80, 24}, {"slow-60x30", slow, 60, 30},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			drawn := c.screen.render(c.width, c.height)
-			got := colours.ReplaceAllString(drawn, "")
-			rows := strings.Split(got, "\n")
-			if len(rows) > c.height {
-				t.Errorf("%d rows in a terminal of %d", len(rows), c.height)
-			}
-			for _, r := range rows {
-				if w := lipgloss.Width(r); w > c.width {
-					t.Errorf("%d columns in a terminal of %d: %q", w, c.width, r)
-				}
-			}
-			if drawn == got {
-				t.Error("no colours: bubbletea takes them out where a terminal has none")
-			}
-			file := filepath.Join("testdata", c.name+".txt")
-			if *rewrite {
-				if err := os.WriteFile(file, []byte(got+"\n"), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got+"\n" != string(want) {
-				t.Errorf("drawn:\n%s\nwant (-rewrite, if it is right):\n%s", got, want)
-			}
+			golden(t, c.name, c.screen.render(c.width, c.height), c.width, c.height)
 		})
+	}
+}
+
+// golden holds what was drawn against testdata, and against the terminal's size.
+func golden(t *testing.T, name, drawn string, width, height int) {
+	t.Helper()
+	got := colours.ReplaceAllString(drawn, "")
+	rows := strings.Split(got, "\n")
+	if len(rows) > height {
+		t.Errorf("%d rows in a terminal of %d", len(rows), height)
+	}
+	for _, r := range rows {
+		if w := lipgloss.Width(r); w > width {
+			t.Errorf("%d columns in a terminal of %d: %q", w, width, r)
+		}
+	}
+	if drawn == got {
+		t.Error("no colours: bubbletea takes them out where a terminal has none")
+	}
+	file := filepath.Join("testdata", name+".txt")
+	if *rewrite {
+		if err := os.WriteFile(file, []byte(got+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got+"\n" != string(want) {
+		t.Errorf("drawn:\n%s\nwant (-rewrite, if it is right):\n%s", got, want)
 	}
 }
 
@@ -136,7 +141,7 @@ func TestFlashMapMerges(t *testing.T) {
 
 func TestResizeAndKeys(t *testing.T) {
 	quits := 0
-	m := &model{view: &View{}, quit: func() { quits++ }, screen: screen{title: "x"}, width: 80, height: 24}
+	m := &model{view: &View{}, quit: func() { quits++ }, title: "x", picture: Board{}, width: 80, height: 24}
 	m.view.Show(sample().board)
 	if m.view.Wanted() {
 		t.Error("another look is wanted before the first one is drawn")
@@ -172,7 +177,7 @@ func TestView(t *testing.T) {
 	defer keys.Close()
 	var out bytes.Buffer
 	pressed := make(chan struct{})
-	v := Start(in, &out, "pump-7", func() { close(pressed) })
+	v := Start(in, &out, "pump-7", Board{}, func() { close(pressed) })
 	if _, err := keys.Write([]byte("q")); err != nil {
 		t.Fatal(err)
 	}
