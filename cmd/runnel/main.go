@@ -22,6 +22,12 @@ const (
 	exitOK     = 0
 	exitFailed = 1
 	exitUsage  = 2
+
+	// How a rollout ended that was watched.
+	exitReverted   = 3
+	exitCancelled  = 4
+	exitSuperseded = 5
+	exitLeft       = 130 // it was left before it ended, as by SIGINT
 )
 
 func main() {
@@ -43,6 +49,10 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 		return exitOK
 	}
 	showError(errOut, err)
+	var s *statusError
+	if errors.As(err, &s) {
+		return s.status
+	}
 	var u *usageError
 	if errors.As(err, &u) {
 		return exitUsage
@@ -93,6 +103,14 @@ func (e *usageError) withHint(format string, args ...any) *usageError {
 	e.hint = fmt.Sprintf(format, args...)
 	return e
 }
+
+// statusError is an end with an exit status of its own.
+type statusError struct {
+	status int
+	msg    string
+}
+
+func (e *statusError) Error() string { return e.msg }
 
 // hintedError is a failure with what to do about it.
 type hintedError struct {

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -248,82 +246,6 @@ func showRollout(cmd *cobra.Command, o client.Rollout) error {
 		list = append(list, row)
 	}
 	return table(cmd.OutOrStdout(), list)
-}
-
-// watchEvery is how often a rollout is looked at: the server moves it once a second.
-const watchEvery = time.Second
-
-func newRolloutWatchCmd(r *remote) *cobra.Command {
-	return &cobra.Command{
-		Use:   "watch ID",
-		Short: "Follow a rollout until it ends",
-		Long: `Prints a line whenever something of a rollout changes, until it is complete, reverted,
-cancelled or superseded, or ctrl-C. A paused one is waited for.
-
---json prints the rollout as 'runnel rollout show --json' does, one object a line.
-Exit status 0: complete; 1: it ended otherwise.`,
-		Example: "  runnel rollout watch 1\n  runnel rollout watch 1 --json",
-		Args:    exactArgs("ID"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, id, err := r.rollout(args[0])
-			if err != nil {
-				return err
-			}
-			return watchRollout(cmd.Context(), c, id, func(o client.Rollout) error {
-				w := cmd.OutOrStdout()
-				if r.json {
-					return json.NewEncoder(w).Encode(o)
-				}
-				n, waits := o.Counts, 0
-				if p := o.Phases[o.Phase-1].Waits; p != nil {
-					waits = *p
-				}
-				_, err := fmt.Fprintf(w, "%s  %-10s  phase %d of %d (%s)  %s  %d under way, %d confirmed, %d failed, %d unproven  %s\n", stamp(time.Now()), o.State, o.Phase, len(o.Phases),
-					o.Phases[o.Phase-1].Takes, share(o.Phases[o.Phase-1].Counts.Confirmed, waits), n.Progress, n.Confirmed, n.Bad(), n.Unproven, o.Reason)
-				return err
-			})
-		},
-	}
-}
-
-// share is a bar of 20 for part of all.
-func share(part, all int) string {
-	const width = 20
-	n := 0
-	if all > 0 {
-		n = min(part*width/all, width)
-	}
-	return "[" + strings.Repeat("#", n) + strings.Repeat(".", width-n) + "]"
-}
-
-// watchRollout calls show with each change, until the rollout ends.
-func watchRollout(ctx context.Context, c *client.Client, id int64, show func(client.Rollout) error) error {
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
-	last := ""
-	for {
-		o, err := c.Rollout(ctx, id)
-		if err != nil {
-			return rolloutError(err)
-		}
-		if now := fmt.Sprint(o.Version, o.Counts); now != last {
-			last = now
-			if err := show(o); err != nil {
-				return err
-			}
-		}
-		switch fleet.RolloutState(o.State) {
-		case fleet.RolloutComplete:
-			return nil
-		case fleet.RolloutReverted, fleet.RolloutCancelled, fleet.RolloutSuperseded:
-			return fmt.Errorf("rollout %d is %s: %s", id, o.State, o.Reason)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-	}
 }
 
 func newRolloutSayCmd(r *remote, say fleet.Command, short, long string) *cobra.Command {

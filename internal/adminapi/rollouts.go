@@ -87,8 +87,8 @@ func showRollout(r fleet.Rollout, counts []fleet.Counts, clock fleet.Clock) Roll
 			if r.Expected >= 0 {
 				ph.Waits = &r.Expected
 			}
-			if r.State == fleet.RolloutRunning && r.Passed > 0 {
-				ph.Left = duration(max(p.Soak-clock.Since(r.Passed), 0).Round(time.Second))
+			if r.State == fleet.RolloutRunning && r.Passed > 0 && p.Soak > 0 {
+				ph.Left = max(p.Soak-clock.Since(r.Passed), 0).Round(time.Second).String()
 			}
 		}
 		o.Phases = append(o.Phases, ph)

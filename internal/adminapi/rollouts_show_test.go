@@ -18,8 +18,8 @@ func TestSoakLeft(t *testing.T) {
 		want   string
 	}{
 		{fleet.RolloutRunning, passed, 10 * time.Minute, "50m0s"},
-		{fleet.RolloutRunning, passed, 59*time.Minute + 59600*time.Millisecond, ""},
-		{fleet.RolloutRunning, passed, 2 * time.Hour, ""},
+		{fleet.RolloutRunning, passed, 59*time.Minute + 59600*time.Millisecond, "0s"},
+		{fleet.RolloutRunning, passed, 2 * time.Hour, "0s"},
 		{fleet.RolloutRunning, 0, 10 * time.Minute, ""},
 		{fleet.RolloutPaused, passed, 10 * time.Minute, ""},
 	} {

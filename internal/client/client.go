@@ -59,6 +59,9 @@ func New(server, token string) (*Client, error) {
 	}}, nil
 }
 
+// Server is the server's URL.
+func (c *Client) Server() string { return strings.TrimSuffix(c.base, "/api/v1") }
+
 func redact(s string) string {
 	if u, err := url.Parse(s); err == nil {
 		return u.Redacted()
@@ -178,7 +181,7 @@ func (c *Client) do(req *http.Request, out any) error {
 			err = broken.Err // without the URL: it is in the hint
 		}
 		return &fleet.Error{Code: fleet.CodeBusy, Message: "the server can't be reached", Err: err,
-			Hint: "is it running at " + strings.TrimSuffix(c.base, "/api/v1") + "?"}
+			Hint: "is it running at " + c.Server() + "?"}
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
