@@ -28,22 +28,77 @@ import (
 
 // boardWire are the flags of it.
 type boardWire struct {
-	wire       string
-	psk        keyFlags
-	silent     bool
-	keyFile    string
-	keyNumber  uint8
-	product    string
-	hardware   string
+	wire      string
+	psk       keyFlags
+	silent    bool
+	keyFile   string
+	keyNumber uint8
+	product   string
+	hardware  string
+	boardTrust
+
+	cmd *cobra.Command
+	key []byte
+}
+
+// boardTrust is whom a board on the native wire was built to believe.
+type boardTrust struct {
 	roots      []string
 	m          int
 	generation uint32
 	trust      string
 	macOnly    bool
 
-	cmd   *cobra.Command
-	key   []byte
-	baked []byte // trust store
+	baked []byte // trust store; nil: mac-only
+}
+
+func (w *boardTrust) trustFlags(cmd *cobra.Command, native string) {
+	f := cmd.Flags()
+	f.StringArrayVar(&w.roots, "root", nil, native+"`file` with public root keys in PEM that it was built with; may be repeated")
+	f.IntVar(&w.m, "m", 0, native+"`number` of those roots that must sign a key list (default: all)")
+	f.Uint32Var(&w.generation, "generation", 1, native+"`number` of the roots' generation, as 'keys list' shows it")
+	f.StringVar(&w.trust, "trust", "", native+"`file` with the trust store that it was built with (keys export --format bin), instead of --root")
+	f.BoolVar(&w.macOnly, "mac-only", false, native+"believe releases by the server's MAC alone, without signatures: weaker")
+}
+
+func (w *boardTrust) checkTrust(cmd *cobra.Command) error {
+	switch {
+	case w.macOnly && (len(w.roots) > 0 || w.trust != ""):
+		return usagef("--mac-only goes without roots")
+	case len(w.roots) > 0 && w.trust != "":
+		return usagef("--root and --trust exclude each other")
+	case len(w.roots) == 0 && w.trust == "" && !w.macOnly:
+		return usagef("no roots are named: the board could not tell who signed a release").
+			withHint("give --root keys/root.pub, or --mac-only to believe the server alone")
+	case w.trust != "" && (cmd.Flags().Changed("m") || cmd.Flags().Changed("generation")):
+		return usagef("--trust has m and generation in it")
+	case w.generation == 0:
+		return usagef("--generation begins at 1")
+	}
+	return nil
+}
+
+// bake makes or reads the trust store.
+func (w *boardTrust) bake(cmd *cobra.Command) (err error) {
+	switch {
+	case w.trust != "":
+		if w.baked, err = readBounded(w.trust, manifest.MaxTrust); err != nil {
+			return err
+		}
+		if _, err := bakedTrust(w.baked); err != nil {
+			return hinted(fmt.Errorf("%s: %w", w.trust, err), "'runnel keys export DIR --format bin -o FILE' writes one")
+		}
+	case !w.macOnly:
+		t, err := rootTrust(w.roots, w.m, cmd.Flags().Changed("m"))
+		if err != nil {
+			return err
+		}
+		if t, err = release.TrustRoots(w.generation, t.M, t.Roots...); err != nil {
+			return err
+		}
+		w.baked = t.Baked()
+	}
+	return nil
 }
 
 func (w *boardWire) flags(cmd *cobra.Command) {
@@ -54,11 +109,7 @@ func (w *boardWire) flags(cmd *cobra.Command) {
 	f.Uint8Var(&w.keyNumber, "key-number", 0, "native: `number` of that secret, where the device had others before")
 	f.StringVar(&w.product, "product", "", "native: the `product` that it is")
 	f.StringVar(&w.hardware, "hardware", "", "native: its hardware's `name`, or 0x and hex digits (default: the chip of the running image, e.g. esp32c3)")
-	f.StringArrayVar(&w.roots, "root", nil, "native: `file` with public root keys in PEM that it was built with; may be repeated")
-	f.IntVar(&w.m, "m", 0, "native: `number` of those roots that must sign a key list (default: all)")
-	f.Uint32Var(&w.generation, "generation", 1, "native: `number` of the roots' generation, as 'keys list' shows it")
-	f.StringVar(&w.trust, "trust", "", "native: `file` with the trust store that it was built with (keys export --format bin), instead of --root")
-	f.BoolVar(&w.macOnly, "mac-only", false, "native: believe releases by the server's MAC alone, without signatures: weaker")
+	w.trustFlags(cmd, "native: ")
 	w.psk.flags(cmd)
 	f.BoolVar(&w.silent, "silent", false, "v1: send no Device-ID and no MAC, as old boards do")
 }
@@ -106,19 +157,8 @@ func (w *boardWire) checkNative() error {
 		return usagef("--product is missing").withHint("a board takes releases of its own product only, e.g. --product acme/pump")
 	case fleet.ValidateProduct(w.product) != nil:
 		return usagef("%v", fleet.ValidateProduct(w.product))
-	case w.macOnly && (len(w.roots) > 0 || w.trust != ""):
-		return usagef("--mac-only goes without roots")
-	case len(w.roots) > 0 && w.trust != "":
-		return usagef("--root and --trust exclude each other")
-	case len(w.roots) == 0 && w.trust == "" && !w.macOnly:
-		return usagef("no roots are named: the board could not tell who signed a release").
-			withHint("give --root keys/root.pub, or --mac-only to believe the server alone")
-	case w.trust != "" && (w.cmd.Flags().Changed("m") || w.cmd.Flags().Changed("generation")):
-		return usagef("--trust has m and generation in it")
-	case w.generation == 0:
-		return usagef("--generation begins at 1")
 	}
-	return nil
+	return w.checkTrust(w.cmd)
 }
 
 // boardIdentity is what an App is given of it.
@@ -154,25 +194,7 @@ func (w *boardWire) read(id string) (err error) {
 	if w.key, err = hexKey(text); err != nil {
 		return err
 	}
-	switch {
-	case w.trust != "":
-		if w.baked, err = readBounded(w.trust, manifest.MaxTrust); err != nil {
-			return err
-		}
-		if _, err := bakedTrust(w.baked); err != nil {
-			return hinted(fmt.Errorf("%s: %w", w.trust, err), "'runnel keys export DIR --format bin -o FILE' writes one")
-		}
-	case !w.macOnly:
-		t, err := rootTrust(w.roots, w.m, w.cmd.Flags().Changed("m"))
-		if err != nil {
-			return err
-		}
-		if t, err = release.TrustRoots(w.generation, t.M, t.Roots...); err != nil {
-			return err
-		}
-		w.baked = t.Baked()
-	}
-	return nil
+	return w.bake(w.cmd)
 }
 
 // identity is the board's, with the chip of the image that would start.

@@ -14,6 +14,7 @@ func subcommands() []*cobra.Command {
 		newReleaseCmd(),
 		newProductsCmd(),
 		newRolloutCmd(),
+		newFleetCmd(),
 		newGroupCmd(),
 		newDevicesCmd(),
 		newDeviceCmd(),

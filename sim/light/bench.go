@@ -306,14 +306,14 @@ func (b *Bench) step(ctx context.Context, d *Board) (wait uint32, ok bool) {
 		a, err := b.send(ctx, d, r)
 		if err != nil {
 			if !d.mute {
-				b.c.Meter.Unanswered.Add(1)
+				b.c.Meter.unanswered(0)
 			}
 			b.asked = time.Time{}
 			d.up.Broken()
 			break
 		}
 		if s := a.Head().Status; s != 200 && s != 206 {
-			b.c.Meter.Unanswered.Add(1)
+			b.c.Meter.unanswered(int(s))
 			b.asked = time.Time{}
 		}
 		b.answer = a
@@ -323,7 +323,7 @@ func (b *Bench) step(ctx context.Context, d *Board) (wait uint32, ok bool) {
 		d.up.Fed(n)
 		switch {
 		case err != nil:
-			b.c.Meter.Unanswered.Add(1)
+			b.c.Meter.unanswered(0)
 			d.up.Broken()
 			b.letGo()
 		case eof:

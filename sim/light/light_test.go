@@ -10,6 +10,8 @@ import (
 	"time"
 	"unsafe"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/device"
 	"github.com/runnel-fota/runnel/core/flash"
@@ -82,7 +84,12 @@ const testSeed = 7
 
 func newWorld(t *testing.T, n int, behave ...board.Behaviour) *world {
 	t.Helper()
-	w := &world{t: t, lib: NewLibrary(), rng: rand.New(rand.NewPCG(testSeed, 1))}
+	return newWorldWith(t, NewLibrary(), n, behave...)
+}
+
+func newWorldWith(t *testing.T, l *Library, n int, behave ...board.Behaviour) *world {
+	t.Helper()
+	w := &world{t: t, lib: l, rng: rand.New(rand.NewPCG(testSeed, 1))}
 	t.Logf("seed %d", testSeed)
 	var err error
 	if w.book, err = labserver.NewBook(); err != nil {
@@ -224,7 +231,7 @@ func TestBoardsShareABench(t *testing.T) {
 	if got := w.confirmed(0); got != n || w.holds(1) != n {
 		t.Fatalf("%d of %d confirmed, %d hold the image; failed: %v", got, n, w.holds(1), w.meter.Reasons())
 	}
-	if w.meter.Unanswered.Load() == 0 || w.meter.Latency.Percentile(0.5) == 0 {
+	if w.meter.Unanswered.Load() == 0 || w.meter.Statuses()[0] != int(w.meter.Unanswered.Load()) || w.meter.Latency.Percentile(0.5) == 0 {
 		t.Error("nothing broke off, or no poll was timed: this shows little")
 	}
 	if got := w.lib.Bytes(); got > 4*len(w.images[1]) {
@@ -263,6 +270,33 @@ func TestBoardsShareABench(t *testing.T) {
 	w.pass(10 * time.Minute)
 	if got := m.RolledBack.Load() - before; got != n/5 || w.holds(2) > n/5 {
 		t.Errorf("%d went back, %d run release 2", got, w.holds(2))
+	}
+}
+
+// Benches that run side by side share a library, and each board has what is its own.
+func TestBenchesShareALibrary(t *testing.T) {
+	const n, each = 4, 5
+	l := NewLibrary()
+	worlds := make([]*world, n)
+	for i := range worlds {
+		worlds[i] = newWorldWith(t, l, each, board.BehaveOK)
+		worlds[i].drop = 0.2
+		worlds[i].offer(0)
+	}
+	var g errgroup.Group
+	for _, w := range worlds {
+		g.Go(func() error {
+			w.pass(2 * time.Hour)
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for i, w := range worlds {
+		if w.confirmed(0) != each || w.holds(1) != each {
+			t.Errorf("bench %d: %d of %d confirmed, %d hold the image", i, w.confirmed(0), each, w.holds(1))
+		}
 	}
 }
 

@@ -18,8 +18,27 @@ type Meter struct {
 	Reports, Resets, Silent, Records, ImageBytes atomic.Int64 // Silent: boards that fell silent; ImageBytes of records that reached flash
 	Latency                                      Latency      // of polls that were answered
 
-	mu      sync.Mutex
-	reasons map[string]int
+	mu       sync.Mutex
+	reasons  map[string]int
+	statuses map[int]int
+}
+
+// Statuses are those of requests that are Unanswered, and how often each came; 0: there
+// was no answer, or it broke off.
+func (m *Meter) Statuses() map[int]int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.statuses)
+}
+
+func (m *Meter) unanswered(status int) {
+	m.Unanswered.Add(1)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.statuses == nil {
+		m.statuses = map[int]int{}
+	}
+	m.statuses[status]++
 }
 
 // Reasons are the reasons of failures, and how often each came.
