@@ -201,6 +201,8 @@ const maxResets = 8
 
 // run lets a board run until it waits, and says for how many milliseconds.
 func (b *Bench) run(ctx context.Context, d *Board) (wait uint32, err error) {
+	// What the updaters of a bench share is this board's before its updater takes a step:
+	// none of them sees it change.
 	b.now = d
 	b.chip.load(&d.flash)
 	b.native.Device, b.native.Hardware = []byte(d.ID), []byte(d.Hardware)
