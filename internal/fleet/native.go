@@ -183,12 +183,13 @@ type KeptDecision struct {
 const KeepDecisions = 8
 
 // NativeChange is what a poll changes at once. Nothing of it is done where Nonce
-// is not above the stored one.
+// is not above the stored one, or no longer the stored one where it was Taken.
 type NativeChange struct {
 	Device string
 	Nonce  uint64
 	Boot   uint32
 	Now    time.Time
+	Taken  bool // the nonce was taken already, for this poll (Replicas)
 
 	Facts NativeFacts
 	Wire  Wire  // the strongest, from now on

@@ -195,7 +195,7 @@ func TestMigrateSlots(t *testing.T) {
 func TestPollPlan(t *testing.T) {
 	s := openAt(t, t.TempDir())
 	defer s.Close()
-	for _, q := range sqlstore.PollParts() {
+	for _, q := range sqlstore.PollParts(dialect) {
 		rows, err := s.readers.db.Query("EXPLAIN QUERY PLAN SELECT ?1 AS a, ?2 AS b, ?3 AS c, "+q, "a", "[1]", "[1]")
 		if err != nil {
 			t.Fatal(err)

@@ -95,8 +95,14 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 func newStore(o Options) (*Store, error) {
 	s := &Store{}
 	var err error
-	s.Store, err = sqlstore.New(database{s}, sqlstore.Options{Secret: o.Secret, Random: o.Random})
+	s.Store, err = sqlstore.New(database{s}, dialect, sqlstore.Options{Secret: o.Secret, Random: o.Random})
 	return s, err
+}
+
+// dialect is SQLite's.
+var dialect = sqlstore.Dialect{
+	IDs:  func(p string) string { return "json_each(" + p + ") j" },
+	Rows: func(columns string) string { return "json_group_array(json_array(" + columns + "))" },
 }
 
 // database is the store's file, as the statements see it.

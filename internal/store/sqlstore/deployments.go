@@ -42,8 +42,8 @@ func (s *Store) Report(ctx context.Context, device string, r *fleet.Release, rep
 		return err
 	}
 	now = stored(now)
-	return s.write(ctx, func(t *tx) error {
-		was, err := scanDevice(t.Row("SELECT "+deviceColumns+" FROM devices d WHERE d.id = ?", device))
+	return s.writeAlone(ctx, func(t *tx) error {
+		was, err := t.deviceToChange(device)
 		if err != nil {
 			return noDevice(err, device)
 		}

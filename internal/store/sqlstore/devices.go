@@ -200,13 +200,13 @@ func (s *Store) SaveSeen(ctx context.Context, seen []fleet.Seen) error {
 const seenBatch = 512
 
 func (s *Store) saveSeen(ctx context.Context, seen []fleet.Seen) error {
-	return s.write(ctx, func(t *tx) error {
+	return s.writeAlone(ctx, func(t *tx) error {
 		for _, v := range seen {
 			if _, err := t.Exec(`UPDATE devices SET
- last_seen = max(last_seen, ?1), heard = (SELECT clock FROM fleet_clock),
- signed    = max(signed, ?2 > 0),
- nonce     = CASE WHEN ?1 > nonce_reset_at THEN max(nonce, ?2) ELSE nonce END,
- clocked   = CASE WHEN ?1 > nonce_reset_at THEN max(clocked, ?3) ELSE clocked END,
+ last_seen = CASE WHEN ?1 > last_seen THEN ?1 ELSE last_seen END, heard = (SELECT clock FROM fleet_clock),
+ signed    = CASE WHEN ?2 > 0 THEN 1 ELSE signed END,
+ nonce     = CASE WHEN ?1 > nonce_reset_at AND ?2 > nonce THEN ?2 ELSE nonce END,
+ clocked   = CASE WHEN ?1 > nonce_reset_at AND ?3 > clocked THEN ?3 ELSE clocked END,
  strongest_wire = CASE WHEN ?2 > 0 AND strongest_wire = '' THEN 'v1' ELSE strongest_wire END
  WHERE id = ?4`, micros(v.At), int64(v.Nonce), flag(v.Clocked), v.Device); err != nil {
 				return err
@@ -227,6 +227,9 @@ func checkNonce(n uint64) error {
 // order runs f for one device, with its event.
 func (s *Store) order(ctx context.Context, device string, e fleet.Event, f func(*tx) (sql.Result, error)) error {
 	return s.write(ctx, func(t *tx) error {
+		if err := t.lockDevice(device); err != nil {
+			return err
+		}
 		res, err := f(t)
 		if err != nil {
 			return err
@@ -235,9 +238,6 @@ func (s *Store) order(ctx context.Context, device string, e fleet.Event, f func(
 			return err
 		} else if n == 0 {
 			return noDevice(sql.ErrNoRows, device)
-		}
-		if e.Name == "" {
-			return nil
 		}
 		e.Device, e.Proven = device, true
 		return addEvent(t, e)
@@ -286,8 +286,12 @@ func (s *Store) OrderRollback(ctx context.Context, device, reason string, now ti
 
 // RollbackSent implements fleet.Orders.
 func (s *Store) RollbackSent(ctx context.Context, device string, now time.Time) error {
-	return s.order(ctx, device, fleet.Event{}, func(t *tx) (sql.Result, error) {
-		return t.Exec("UPDATE devices SET rollback_sent_at = CASE rollback_wanted WHEN 1 THEN ? ELSE 0 END WHERE id = ?", micros(now), device)
+	return s.writeAlone(ctx, func(t *tx) error {
+		n, err := affected(t.Exec("UPDATE devices SET rollback_sent_at = CASE rollback_wanted WHEN 1 THEN ? ELSE 0 END WHERE id = ?", micros(now), device))
+		if err == nil && n == 0 {
+			err = noDevice(sql.ErrNoRows, device)
+		}
+		return err
 	})
 }
 
@@ -301,7 +305,7 @@ func (s *Store) OrderRetry(ctx context.Context, device string, now time.Time) er
 			return nil, err
 		}
 		var did int64
-		if err := t.Row("SELECT coalesce(max(max(started_at, updated_at)), 0) FROM deployments WHERE device = ?", device).Scan(&did); err != nil {
+		if err := t.Row("SELECT coalesce(max(CASE WHEN started_at > updated_at THEN started_at ELSE updated_at END), 0) FROM deployments WHERE device = ?", device).Scan(&did); err != nil {
 			return nil, err
 		}
 		if d := fromMicros(did); d.After(last) {

@@ -87,7 +87,7 @@ func (s *Store) ListEnrolTokens(ctx context.Context) (list []fleet.EnrolToken, e
 // RevokeEnrolToken implements fleet.EnrolTokens.
 func (s *Store) RevokeEnrolToken(ctx context.Context, id string, now time.Time) error {
 	return s.write(ctx, func(t *tx) error {
-		n, err := affected(t.Exec("UPDATE enrol_tokens SET revoked_at = ?, sealed = x'' WHERE id = ? AND revoked_at = 0", micros(now), id))
+		n, err := affected(t.Exec("UPDATE enrol_tokens SET revoked_at = ?, sealed = ? WHERE id = ? AND revoked_at = 0", micros(now), []byte{}, id))
 		if err != nil {
 			return err
 		}

@@ -54,7 +54,7 @@ func (s *Store) Append(ctx context.Context, e fleet.Event) error {
 	e.Device = fleet.CleanText(e.Device, fleet.MaxDeviceID)
 	e.Version = fleet.CleanText(e.Version, fleet.MaxVersion)
 	e.Detail = fleet.CleanText(e.Detail, fleet.MaxText)
-	return s.write(ctx, func(t *tx) error { return addEvent(t, e) })
+	return s.writeAlone(ctx, func(t *tx) error { return addEvent(t, e) })
 }
 
 func addEvent(t *tx, e fleet.Event) error {

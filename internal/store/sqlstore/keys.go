@@ -80,13 +80,16 @@ func (s *Store) checkSecret(ctx context.Context) error {
 		if sealed, err = s.seal.seal([]byte(sealText), sealAbout); err != nil {
 			return err
 		}
-		return s.write(ctx, func(t *tx) error {
-			_, err := t.Exec("INSERT INTO seal (id, sealed) VALUES (1, ?)", sealed)
-			return err
+		// Of two servers that start at once one seals the text, and both open it.
+		err = s.write(ctx, func(t *tx) error {
+			if _, err := t.Exec("INSERT INTO seal (id, sealed) VALUES (1, ?) ON CONFLICT DO NOTHING", sealed); err != nil {
+				return err
+			}
+			return t.Row("SELECT sealed FROM seal WHERE id = 1").Scan(&sealed)
 		})
 	}
 	if err != nil {
-		return err
+		return s.db.Wrap("secret", err)
 	}
 	if err := s.openSeal(sealed); err != nil {
 		return err
@@ -105,8 +108,8 @@ func (s *Store) openSeal(sealed []byte) *fleet.Error {
 
 // putKey stores a v1 key and retires the one before, whose bytes are forgotten.
 func (s *Store) putKey(t *tx, kind, owner string, key fleet.Key, now time.Time) error {
-	if _, err := t.Exec(`UPDATE keys SET state = 'retired', sealed = x'', retired_at = ?
- WHERE owner_kind = ? AND owner = ? AND purpose = ? AND state = 'active'`, micros(now), kind, owner, purposeV1); err != nil {
+	if _, err := t.Exec(`UPDATE keys SET state = 'retired', sealed = ?, retired_at = ?
+ WHERE owner_kind = ? AND owner = ? AND purpose = ? AND state = 'active'`, []byte{}, micros(now), kind, owner, purposeV1); err != nil {
 		return err
 	}
 	return s.insertKey(t, kind, owner, purposeV1, 0, key, now)

@@ -55,43 +55,27 @@ func (s *Store) NativeKeys(ctx context.Context, device string) (out fleet.Native
 	return out, nil
 }
 
-// Deployments of device ?1 of the releases in ?2 (JSON), in all their builds. The joins are
-// in this order: a release has a few builds, a device may have had many releases.
-const wantedDeployments = `(SELECT json_group_array(json_array(q.release_id, b.version, q.state, q.reason, q.proven, q.started_at, q.updated_at,
-  coalesce(q.rollout, 0), q.phase, q.class, q.tries, q.heard)) FROM
- (SELECT j.value AS id FROM json_each(?2) j UNION SELECT c.id FROM json_each(?2) j CROSS JOIN releases a ON a.id = j.value
-  CROSS JOIN releases c ON c.product = a.product AND c.epoch = a.epoch AND c.sequence = a.sequence AND c.manifest_digest IS NOT NULL) w
- CROSS JOIN deployments q ON q.device = ?1 AND q.release_id = w.id CROSS JOIN releases b ON b.id = w.id)`
-
-// What the rollouts in ?3 (JSON) have spent of their budgets: what no rule asks for is not
-// counted, and what is counted has a bound (fleet.MaxCount, MaxConcurrency).
-const wantedUsage = `(SELECT json_group_array(json_array(o.id,
-  CASE WHEN json_extract(o.course, '$.phases[' || o.phase || '].kind') = 'count' THEN (SELECT count(*) FROM deployments u WHERE u.rollout = o.id) ELSE 0 END,
-  CASE WHEN json_extract(o.course, '$.concurrency') > 0 THEN (SELECT count(*) FROM deployments u WHERE ` + activeDeployment + `) ELSE 0 END, o.next_at))
- FROM json_each(?3) j CROSS JOIN rollouts o ON o.id = j.value)`
-
-// activeDeployment is one of rollout o that takes a place of its concurrency.
-const activeDeployment = `u.rollout = o.id AND u.state IN ('offered', 'downloading', 'verifying', 'rebooting', 'trial', 'unproven') AND
-  u.heard > (SELECT clock FROM fleet_clock) - json_extract(o.course, '$.silence') / 1000`
-
 // NativePoll implements fleet.NativeDevices: one statement.
 func (s *Store) NativePoll(ctx context.Context, device string, want fleet.Wanted) (fleet.NativeDevice, error) {
-	var out fleet.NativeDevice
-	var deployments, usage string
-	d, err := scanDeviceAnd(s.db.Row(ctx, "SELECT "+deviceColumns+", d.native_boot, d.native_verdict, d.native_keys, (SELECT generation FROM catalogue), (SELECT clock FROM fleet_clock), "+
-		wantedDeployments+", "+wantedUsage+" FROM devices d WHERE d.id = ?1", device, jsonIDs(want.Releases), jsonIDs(want.Rollouts)),
-		&out.Boot, &out.Verdict, &out.KeysVersion, &out.Generation, &out.Clock, &deployments, &usage)
-	if err == nil {
-		out.Device = d
-		out.Deployments, err = parseDeployments(device, deployments)
-	}
-	if err == nil {
-		out.Usage, err = parseUsage(usage)
-	}
+	out, err := scanPoll(s.db.Row(ctx, s.texts.poll, device, jsonIDs(want.Releases), jsonIDs(want.Rollouts)))
 	if err != nil {
 		return fleet.NativeDevice{}, s.db.Wrap("poll", noDevice(err, device))
 	}
 	return out, nil
+}
+
+// scanPoll reads more columns behind a poll's.
+func scanPoll(row Scanner, more ...any) (out fleet.NativeDevice, err error) {
+	var deployments, usage string
+	d, err := scanDeviceAnd(row, append([]any{&out.Boot, &out.Verdict, &out.KeysVersion, &out.Generation, &out.Clock, &deployments, &usage}, more...)...)
+	if err == nil {
+		out.Device = d
+		out.Deployments, err = parseDeployments(d.ID, deployments)
+	}
+	if err == nil {
+		out.Usage, err = parseUsage(usage)
+	}
+	return out, err
 }
 
 // jsonIDs is a list of numbers as JSON.
@@ -186,14 +170,20 @@ func (s *Store) TakePoll(ctx context.Context, c fleet.NativeChange) (out fleet.T
 	if err := checkNonce(c.Nonce); err != nil {
 		return out, err
 	}
-	err = s.write(ctx, func(t *tx) error {
-		n, err := affected(t.Exec(`UPDATE devices SET native_nonce = ?1, native_boot = ?2, signed = 1, last_seen = max(last_seen, ?3),
+	err = s.writeAlone(ctx, func(t *tx) error {
+		out = fleet.Taken{}
+		if c.Admit != nil {
+			if err := t.lockRollout(c.Admit.Rollout); err != nil {
+				return err
+			}
+		}
+		n, err := affected(t.Exec(`UPDATE devices SET native_nonce = ?1, native_boot = ?2, signed = 1, last_seen = CASE WHEN ?3 > last_seen THEN ?3 ELSE last_seen END,
  running_version = ?4, hardware = ?5, epoch = ?6, sequence = ?7, security_version = ?8, list_version = ?9, strongest_wire = ?10,
  slots = ?13, running_slot = ?14, ask = CASE ?15 WHEN '' THEN ask ELSE ?15 END, heard = (SELECT clock FROM fleet_clock),
- rollback_sent_at = CASE WHEN ?11 AND rollback_wanted = 1 THEN ?3 ELSE rollback_sent_at END
- WHERE id = ?12 AND native_nonce < ?1`,
+ rollback_sent_at = CASE WHEN ?11 = 1 AND rollback_wanted = 1 THEN ?3 ELSE rollback_sent_at END
+ WHERE id = ?12 AND (native_nonce < ?1 OR ?16 = 1 AND native_nonce = ?1)`,
 			int64(c.Nonce), c.Boot, micros(c.Now), c.Facts.RunningVersion, fleet.CleanText(c.Facts.Hardware, fleet.MaxText), c.Facts.Epoch, c.Facts.Sequence,
-			c.Facts.SecurityVersion, c.Facts.ListVersion, string(c.Wire), flag(c.RevertTold), c.Device, c.Facts.Slots, c.Facts.RunningSlot, c.Facts.Ask))
+			c.Facts.SecurityVersion, c.Facts.ListVersion, string(c.Wire), flag(c.RevertTold), c.Device, c.Facts.Slots, c.Facts.RunningSlot, c.Facts.Ask, flag(c.Taken)))
 		if err != nil || n == 0 {
 			return err
 		}
@@ -254,7 +244,13 @@ func keepDecision(t *tx, device string, k fleet.KeptDecision) error {
 
 // Admit implements fleet.RolloutDevices.
 func (s *Store) Admit(ctx context.Context, device string, a fleet.Admission, k fleet.KeptDecision) (refused bool, err error) {
-	err = s.write(ctx, func(t *tx) error {
+	err = s.writeAlone(ctx, func(t *tx) error {
+		if err := t.lockRollout(a.Rollout); err != nil {
+			return err
+		}
+		if err := t.lockDevice(device); err != nil {
+			return err
+		}
 		if refused, err = admit(t, device, a, k.At); err != nil || refused {
 			return err
 		}
@@ -270,29 +266,30 @@ func (s *Store) Admit(ctx context.Context, device string, a fleet.Admission, k f
 // last place is taken: here nobody else writes. A deployment that is under way
 // already goes on as the rollout's.
 func admit(t *tx, device string, a fleet.Admission, now time.Time) (refused bool, err error) {
-	n, err := affected(t.Exec(`UPDATE rollouts AS o SET next_at = CASE WHEN ?1 > 0 THEN max(next_at, (SELECT clock FROM fleet_clock)) + ?1 ELSE next_at END WHERE o.id = ?2 AND o.version = ?3 AND
+	n, err := affected(t.Exec(`UPDATE rollouts AS o SET next_at = CASE WHEN ?1 = 0 THEN next_at WHEN next_at > (SELECT clock FROM fleet_clock) THEN next_at + ?1 ELSE (SELECT clock FROM fleet_clock) + ?1 END WHERE o.id = ?2 AND o.version = ?3 AND
  (?4 = 0 OR (SELECT count(*) FROM deployments u WHERE u.rollout = o.id AND u.device <> ?5) < ?4) AND
- (?6 = 0 OR (SELECT count(*) FROM deployments u WHERE `+activeDeployment+` AND u.device <> ?5) < ?6) AND
+ (?6 = 0 OR (SELECT count(*) FROM deployments u WHERE `+t.s.texts.active+` AND u.device <> ?5) < ?6) AND
  (?1 = 0 OR next_at <= (SELECT clock FROM fleet_clock) + ?7)`,
 		a.Hold.Microseconds(), a.Rollout, a.Version, a.Count, device, a.Concurrency, fleet.RateSlack.Microseconds()))
 	if err != nil || n == 0 {
 		return true, err
 	}
 	_, err = t.Exec(`INSERT INTO deployments (device, release_id, state, chunks_received, chunks_total, verified, boot_status, reason, proven, started_at, updated_at, rollout, phase, assurance, heard)
- SELECT ?1, id, 'offered', 0, (size + chunk_size - 1) / chunk_size, 0, '', '', ?6 <> 'none', ?3, ?3, ?4, ?5, ?6, (SELECT clock FROM fleet_clock) FROM releases WHERE id = ?2
- ON CONFLICT (device, release_id) DO UPDATE SET rollout = excluded.rollout, phase = excluded.phase, assurance = excluded.assurance, heard = excluded.heard, proven = max(proven, excluded.proven),
-  state = CASE WHEN proven = 0 OR state IN ('failed', 'reverted', 'cancelled', 'skipped') THEN 'offered' ELSE state END,
-  started_at = CASE WHEN proven = 0 OR state IN ('failed', 'reverted', 'cancelled', 'skipped') THEN excluded.started_at ELSE started_at END`,
+ SELECT ?1, id, 'offered', 0, (size + chunk_size - 1) / chunk_size, 0, '', '', CASE ?6 WHEN 'none' THEN 0 ELSE 1 END, ?3, ?3, ?4, ?5, ?6, (SELECT clock FROM fleet_clock) FROM releases WHERE id = ?2
+ ON CONFLICT (device, release_id) DO UPDATE SET rollout = excluded.rollout, phase = excluded.phase, assurance = excluded.assurance, heard = excluded.heard,
+  proven = CASE WHEN excluded.proven > deployments.proven THEN excluded.proven ELSE deployments.proven END,
+  state = CASE WHEN deployments.proven = 0 OR deployments.state IN ('failed', 'reverted', 'cancelled', 'skipped') THEN 'offered' ELSE deployments.state END,
+  started_at = CASE WHEN deployments.proven = 0 OR deployments.state IN ('failed', 'reverted', 'cancelled', 'skipped') THEN excluded.started_at ELSE deployments.started_at END`,
 		device, a.ReleaseID, micros(now), a.Rollout, a.Phase, string(a.Assurance))
 	return false, err
 }
 
 // retireOlder forgets the native keys that were added before the one with that number.
 func retireOlder(t *tx, device string, number uint8, now time.Time) error {
-	n, err := affected(t.Exec(`UPDATE keys SET state = 'retired', sealed = x'', retired_at = ?1
+	n, err := affected(t.Exec(`UPDATE keys SET state = 'retired', sealed = ?4, retired_at = ?1
  WHERE owner_kind = 'device' AND owner = ?2 AND purpose = 'native' AND state = 'active' AND number <> ?3 AND
  created_at < (SELECT created_at FROM keys WHERE owner_kind = 'device' AND owner = ?2 AND purpose = 'native' AND state = 'active' AND number = ?3)`,
-		micros(now), device, number))
+		micros(now), device, number, []byte{}))
 	if err != nil || n == 0 {
 		return err
 	}
@@ -314,7 +311,11 @@ func (s *Store) TakeReport(ctx context.Context, rep fleet.NativeReport, now time
 		return err
 	}
 	now = stored(now)
-	return s.write(ctx, func(t *tx) error {
+	return s.writeAlone(ctx, func(t *tx) error {
+		was, err := t.deviceToChange(rep.Device)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
 		var lives bool
 		if err := t.Row("SELECT EXISTS (SELECT 1 FROM keys WHERE owner_kind = 'device' AND owner = ? AND purpose = 'native' AND state = 'active' AND number = ?)", rep.Device, rep.Key).Scan(&lives); err != nil {
 			return err
@@ -323,18 +324,14 @@ func (s *Store) TakeReport(ctx context.Context, rep fleet.NativeReport, now time
 			return fleet.Errorf(fleet.CodeUnauthenticated, "native key %d of %s does not live", rep.Key, fleet.CleanText(rep.Device, fleet.MaxDeviceID))
 		}
 		var content []byte
-		err := t.Row("SELECT content FROM native_reports WHERE device = ? AND boot = ? AND number = ?", rep.Device, rep.Boot, rep.Number).Scan(&content)
+		err = t.Row("SELECT content FROM native_reports WHERE device = ? AND boot = ? AND number = ?", rep.Device, rep.Boot, rep.Number).Scan(&content)
 		if err == nil && string(content) == string(rep.Content[:]) {
 			return nil
 		}
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
-		was, err := scanDevice(t.Row("SELECT "+deviceColumns+" FROM devices d WHERE d.id = ?", rep.Device))
-		if err != nil {
-			return noDevice(err, rep.Device)
-		}
-		n, err := affected(t.Exec("UPDATE devices SET native_nonce = ?1 WHERE id = ?2 AND native_nonce < ?1 AND NOT ?3", int64(rep.Nonce), rep.Device, flag(rep.Stale)))
+		n, err := affected(t.Exec("UPDATE devices SET native_nonce = ?1 WHERE id = ?2 AND native_nonce < ?1 AND ?3 = 0", int64(rep.Nonce), rep.Device, flag(rep.Stale)))
 		if err != nil {
 			return err
 		}
@@ -390,6 +387,12 @@ func reported(t *tx, d fleet.Device, rep fleet.NativeReport) (c fleet.Candidate,
 	return c, err
 }
 
+// seenNatively is what an idle poll teaches, by the parameters of when, its nonce and its boot counter.
+func seenNatively(at, nonce, boot string) string {
+	return strings.NewReplacer("AT", at, "NONCE", nonce, "BOOT", boot).Replace(`last_seen = CASE WHEN AT > last_seen THEN AT ELSE last_seen END, heard = (SELECT clock FROM fleet_clock),
+ native_boot = CASE WHEN NONCE > native_nonce THEN BOOT ELSE native_boot END, native_nonce = CASE WHEN NONCE > native_nonce THEN NONCE ELSE native_nonce END`)
+}
+
 // SaveNativeSeen implements fleet.NativeDevices.
 func (s *Store) SaveNativeSeen(ctx context.Context, seen []fleet.NativeSeen) error {
 	for _, v := range seen {
@@ -397,11 +400,11 @@ func (s *Store) SaveNativeSeen(ctx context.Context, seen []fleet.NativeSeen) err
 			return err
 		}
 	}
+	text := "UPDATE devices SET " + seenNatively("?1", "?2", "?3") + " WHERE id = ?4"
 	for part := range slices.Chunk(seen, seenBatch) {
-		err := s.write(ctx, func(t *tx) error {
+		err := s.writeAlone(ctx, func(t *tx) error {
 			for _, v := range part {
-				if _, err := t.Exec(`UPDATE devices SET last_seen = max(last_seen, ?1), heard = (SELECT clock FROM fleet_clock),
- native_boot = CASE WHEN ?2 > native_nonce THEN ?3 ELSE native_boot END, native_nonce = max(native_nonce, ?2) WHERE id = ?4`,
+				if _, err := t.Exec(text,
 					micros(v.At), int64(v.Nonce), v.Boot, v.Device); err != nil {
 					return err
 				}
@@ -461,6 +464,9 @@ func (s *Store) addNative(t *tx, d fleet.Device, key fleet.Key, event, detail st
 // AddNativeKey implements fleet.NativeKeyring.
 func (s *Store) AddNativeKey(ctx context.Context, device string, key fleet.Key, now time.Time) (number uint8, err error) {
 	err = s.write(ctx, func(t *tx) error {
+		if err := t.lockDevice(device); err != nil {
+			return err
+		}
 		var known bool
 		if err := t.Row("SELECT 1 FROM devices WHERE id = ?", device).Scan(&known); err != nil {
 			return noDevice(err, device)
@@ -481,8 +487,8 @@ func (s *Store) AddNativeKey(ctx context.Context, device string, key fleet.Key, 
 		// The oldest that lives is in use, and the newest are on their way to the device: the
 		// second oldest goes.
 		for ; live >= fleet.MaxNativeKeys; live-- {
-			if _, err := t.Exec(`UPDATE keys SET state = 'retired', sealed = x'', retired_at = ?1 WHERE id =
- (SELECT id FROM keys WHERE owner_kind = 'device' AND owner = ?2 AND purpose = 'native' AND state = 'active' ORDER BY created_at LIMIT 1 OFFSET 1)`, micros(now), device); err != nil {
+			if _, err := t.Exec(`UPDATE keys SET state = 'retired', sealed = ?3, retired_at = ?1 WHERE id =
+ (SELECT id FROM keys WHERE owner_kind = 'device' AND owner = ?2 AND purpose = 'native' AND state = 'active' ORDER BY created_at LIMIT 1 OFFSET 1)`, micros(now), device, []byte{}); err != nil {
 				return err
 			}
 		}

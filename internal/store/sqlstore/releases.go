@@ -20,6 +20,7 @@ func (s *Store) Publish(ctx context.Context, r fleet.Release, now time.Time) (ou
 		return fleet.Release{}, false, fleet.Errorf(fleet.CodeInvalid, "a signed release comes with its manifest")
 	}
 	err = s.write(ctx, func(t *tx) error {
+		out, created = fleet.Release{}, false
 		old, err := scanRelease(t.Row("SELECT "+releaseColumns+" FROM releases r WHERE r.product = ? AND r.version = ? ORDER BY r.published_at DESC LIMIT 1", r.Product, r.Version))
 		if err == nil {
 			out = old
@@ -179,7 +180,14 @@ func (s *Store) Withdraw(ctx context.Context, id int64, now time.Time) (r fleet.
 }
 
 // Generation implements fleet.Catalogue.
-func (s *Store) Generation(context.Context) (int64, error) { return s.generation.Load(), nil }
+func (s *Store) Generation(ctx context.Context) (int64, error) {
+	if !s.dialect.Replicas {
+		return s.generation.Load(), nil
+	}
+	var generation int64
+	err := s.db.Row(ctx, "SELECT generation FROM catalogue").Scan(&generation)
+	return generation, s.db.Wrap("generation", err)
+}
 
 // Snapshot implements fleet.Catalogue.
 func (s *Store) Snapshot(ctx context.Context) (generation int64, list []fleet.Release, err error) {

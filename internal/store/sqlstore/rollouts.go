@@ -4,8 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/runnel-fota/runnel/internal/fleet"
@@ -101,10 +101,12 @@ func (s *Store) ListRollouts(ctx context.Context, product string) (list []fleet.
 	return list, err
 }
 
+const activeRollouts = "SELECT " + rolloutColumns + rolloutTables + "WHERE o.state IN (" + inForce + ") ORDER BY o.id"
+
 // ActiveRollouts implements fleet.RolloutEngine.
 func (s *Store) ActiveRollouts(ctx context.Context) (list []fleet.Rollout, err error) {
 	err = s.db.Read(ctx, "rollouts", func(v Runner) error {
-		list, err = Collect(scanRollout)(v.Query("SELECT " + rolloutColumns + rolloutTables + "WHERE o.state IN (" + inForce + ") ORDER BY o.id"))
+		list, err = Collect(scanRollout)(v.Query(activeRollouts))
 		return err
 	})
 	return list, err
@@ -117,6 +119,7 @@ func (s *Store) StepRollout(ctx context.Context, r fleet.Rollout, effects []flee
 		return false, err
 	}
 	err = s.write(ctx, func(t *tx) error {
+		done = false
 		n, err := affected(t.Exec(`UPDATE rollouts SET version = ?1, state = ?2, phase = ?3, reason = ?4, began = ?5, passed = ?6, expected = ?7, reach = ?8, forgiven = ?9, changed_at = ?10
  WHERE id = ?11 AND version = ?1 - 1`, r.Version, string(r.State), r.Phase, r.Reason, int64(r.Began), int64(r.Passed), r.Expected, r.Reach, string(forgiven), micros(now), r.ID))
 		if err != nil || n == 0 {
@@ -151,7 +154,7 @@ func (s *Store) effect(t *tx, r fleet.Rollout, e fleet.Effect, now time.Time) er
 	// older rollout then stays in force below the newer one, where it decides nothing.
 	_, err := t.Exec(`UPDATE rollouts SET version = version + 1, state = 'superseded', reason = ?1, changed_at = ?2
  WHERE id < ?3 AND product = ?4 AND state IN ('scheduled', 'running', 'paused', 'complete') AND
- (?5 IN ('', 'true') OR json_extract(course, '$.to') = ?5)`, fmt.Sprintf("rollout %d, of %s, is complete", r.ID, r.ReleaseVersion), micros(now), r.ID, r.Product, r.Course.To)
+ (?5 IN ('', 'true') OR `+t.s.dialect.json("course")+` ->> 'to' = ?5)`, fmt.Sprintf("rollout %d, of %s, is complete", r.ID, r.ReleaseVersion), micros(now), r.ID, r.Product, r.Course.To)
 	return err
 }
 
@@ -162,7 +165,7 @@ const runsByRollout = ` p.rollout = ?1 AND p.state = 'confirmed' AND NOT EXISTS
 // revertDevices orders those back that run the release by the rollout and have no order.
 func revertDevices(t *tx, r fleet.Rollout, now time.Time) error {
 	ids, err := Collect(func(row Scanner) (id string, err error) { return id, row.Scan(&id) })(
-		t.Query("SELECT d.id FROM deployments p JOIN devices d ON d.id = p.device WHERE d.rollback_wanted = 0 AND "+runsByRollout, r.ID))
+		t.Query("SELECT d.id FROM deployments p JOIN devices d ON d.id = p.device WHERE d.rollback_wanted = 0 AND "+runsByRollout+" ORDER BY d.id", r.ID))
 	if err != nil {
 		return err
 	}
@@ -211,9 +214,9 @@ func (s *Store) CountRollout(ctx context.Context, r fleet.Rollout, clock fleet.C
 			return t, row.Scan(&t.Phase, &t.State, &t.Class, &t.Tries, &t.Assurance, &t.Quiet, &t.Runs, &t.Ordered, &t.N)
 		})(v.Query(`SELECT p.phase, p.state, p.class, p.tries, p.assurance,
  CASE WHEN p.state IN ('offered', 'downloading') THEN p.heard <= ?2
-  WHEN p.state IN ('verifying', 'rebooting', 'trial', 'unproven') THEN max(p.heard, (SELECT d.heard FROM devices d WHERE d.id = p.device)) <= ?2 ELSE 0 END,
- CASE WHEN ?3 THEN`+runsByRollout+` ELSE 0 END,
- CASE WHEN ?3 AND p.state = 'confirmed' THEN (SELECT d.rollback_wanted FROM devices d WHERE d.id = p.device) ELSE 0 END, count(*)
+  WHEN p.state IN ('verifying', 'rebooting', 'trial', 'unproven') THEN p.heard <= ?2 AND (SELECT d.heard FROM devices d WHERE d.id = p.device) <= ?2 ELSE FALSE END,
+ CASE WHEN ?3 = 1 THEN`+runsByRollout+` ELSE FALSE END,
+ CASE WHEN ?3 = 1 AND p.state = 'confirmed' THEN (SELECT d.rollback_wanted FROM devices d WHERE d.id = p.device) ELSE 0 END, count(*)
  FROM deployments p WHERE p.rollout = ?1 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8`, r.ID, int64(clock)-r.Course.Silence.Microseconds(), flag(r.State == fleet.RolloutReverting)))
 		return err
 	})
@@ -254,7 +257,7 @@ func (s *Store) SaveClock(ctx context.Context, from, to fleet.Clock, wall time.T
 	if to < from {
 		return false, fleet.Errorf(fleet.CodeInvalid, "the fleet's clock does not go back")
 	}
-	err = s.write(ctx, func(t *tx) error {
+	err = s.writeAlone(ctx, func(t *tx) error {
 		n, err := affected(t.Exec("UPDATE fleet_clock SET clock = ?, wall = ? WHERE clock = ?", int64(to), micros(wall), int64(from)))
 		saved = n > 0
 		return err
@@ -363,13 +366,14 @@ func (s *Store) ListGroups(ctx context.Context) (list []fleet.Group, err error) 
 // DeleteGroup implements fleet.Groups.
 func (s *Store) DeleteGroup(ctx context.Context, name string, now time.Time) error {
 	return s.write(ctx, func(t *tx) error {
-		var user int64
-		err := t.Row("SELECT o.id FROM rollouts o, json_each(o.course, '$.phases') p WHERE o.state IN ("+inForce+") AND json_extract(p.value, '$.group') = ? LIMIT 1", name).Scan(&user)
-		if err == nil {
-			return fleet.Errorf(fleet.CodeConflict, "rollout %d has group %s in a phase", user, name)
-		}
-		if !errors.Is(err, sql.ErrNoRows) {
+		active, err := Collect(scanRollout)(t.Query(activeRollouts))
+		if err != nil {
 			return err
+		}
+		for _, r := range active {
+			if slices.ContainsFunc(r.Course.Phases, func(p fleet.Phase) bool { return p.Group == name }) {
+				return fleet.Errorf(fleet.CodeConflict, "rollout %d has group %s in a phase", r.ID, name)
+			}
 		}
 		n, err := affected(t.Exec("DELETE FROM device_groups WHERE name = ?", name))
 		if err != nil {

@@ -56,6 +56,7 @@ func (s *Store) publishSigned(ctx context.Context, r fleet.Release, envelope []b
 	r.ManifestDigest = sha256.Sum256(envelope)
 	r.Hardware = fleet.CleanText(r.Hardware, fleet.MaxText)
 	err = s.write(ctx, func(t *tx) error {
+		out, created = fleet.Release{}, false
 		if before != nil {
 			if err := before(t); err != nil {
 				return err
@@ -288,7 +289,7 @@ func refuseUnsigned(t *tx, product string) error {
 // requireSigned has a product take signed images only, unless there is a word on it already.
 func requireSigned(t *tx, product string, now time.Time) error {
 	_, err := t.Exec(`INSERT INTO products (name, signed_only, added_at, changed_at) VALUES (?1, 1, ?2, ?2)
- ON CONFLICT (name) DO UPDATE SET signed_only = 1, changed_at = excluded.changed_at WHERE signed_only = 0 AND by_operator = 0`, product, micros(now))
+ ON CONFLICT (name) DO UPDATE SET signed_only = 1, changed_at = excluded.changed_at WHERE products.signed_only = 0 AND products.by_operator = 0`, product, micros(now))
 	return err
 }
 

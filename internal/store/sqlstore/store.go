@@ -1,6 +1,7 @@
 // Package sqlstore is the domain of internal/fleet in SQL: the statements and what
 // is decided around them, once, for every database. What a database does its own
-// way, transactions, pools and errors, is behind DB.
+// way, transactions, pools and errors, is behind DB; what it says in other words is
+// a Dialect. internal/store/sqlite and internal/store/postgres have one each.
 //
 // Keys are sealed (keys.go), tokens are hashes (tokens.go). Times are stored as
 // microseconds and come back in UTC, flags as 0 and 1.
@@ -48,10 +49,17 @@ type Options struct {
 
 // Store is the domain in a database. Its methods may be called concurrently.
 type Store struct {
-	db   DB
-	seal sealer
+	db DB
+	*shared
+}
 
-	generation atomic.Int64
+// shared is what a store and one inside a transaction of its have in common.
+type shared struct {
+	dialect Dialect
+	texts   texts
+	seal    sealer
+
+	generation atomic.Int64 // that this process knows of
 
 	eventsMu sync.Mutex
 	events   map[string]int // of a device since its bounds were looked at
@@ -78,7 +86,7 @@ var (
 )
 
 // New makes a store of a database whose tables are there. Start comes before use.
-func New(db DB, o Options) (*Store, error) {
+func New(db DB, d Dialect, o Options) (*Store, error) {
 	if o.Random == nil {
 		o.Random = rand.Reader
 	}
@@ -86,7 +94,7 @@ func New(db DB, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{db: db, seal: seal, events: map[string]int{}}, nil
+	return &Store{db: db, shared: &shared{dialect: d, texts: newTexts(&d), seal: seal, events: map[string]int{}}}, nil
 }
 
 // Start refuses a secret that is not the database's with CodeInvalid, and reads what
@@ -110,8 +118,20 @@ type tx struct {
 	generation int64 // of the catalogue, where this changed it
 }
 
-// write runs f in a transaction.
+// write runs f in a transaction that changes what an operator changes: no other
+// such runs meanwhile.
 func (s *Store) write(ctx context.Context, f func(*tx) error) error {
+	return s.writeAlone(ctx, func(t *tx) error {
+		if err := t.lock(s.dialect.LockCatalogue); err != nil {
+			return err
+		}
+		return f(t)
+	})
+}
+
+// writeAlone runs f in a transaction that is kept apart from others by the rows that
+// it changes, or locks, first.
+func (s *Store) writeAlone(ctx context.Context, f func(*tx) error) error {
 	var t *tx
 	err := s.db.Write(ctx, func(r Runner) error {
 		t = &tx{Runner: r, s: s}
@@ -131,4 +151,23 @@ func (s *Store) sawGeneration(g int64) {
 			return
 		}
 	}
+}
+
+// lock is a statement whose result does not matter.
+func (t *tx) lock(text string, args ...any) error {
+	if text == "" {
+		return nil
+	}
+	_, err := t.Exec(text, args...)
+	return err
+}
+
+func (t *tx) lockDevice(id string) error { return t.lock(t.s.dialect.LockDevice, id) }
+
+func (t *tx) lockRollout(id int64) error { return t.lock(t.s.dialect.LockRollout, id) }
+
+// deviceToChange reads a device that nobody else changes until the COMMIT; without an
+// assurance by its product's key.
+func (t *tx) deviceToChange(id string) (fleet.Device, error) {
+	return scanDevice(t.Row("SELECT "+deviceColumns+" FROM devices d WHERE d.id = ?"+t.s.dialect.ForUpdate, id))
 }
