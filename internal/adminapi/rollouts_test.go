@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/runnel-fota/runnel/internal/adminapi"
+	"github.com/runnel-fota/runnel/internal/fleet"
 	"github.com/runnel-fota/runnel/internal/rollout"
 )
 
@@ -15,7 +16,7 @@ import (
 func TestRolloutsAPI(t *testing.T) {
 	var engine *rollout.Engine
 	w := newWorld(t, func(c *adminapi.Config) {
-		store := c.Rollouts.(rollout.Store)
+		store := c.Rollouts.(fleet.StepStore)
 		engine = &rollout.Engine{Store: store, Log: slog.New(slog.DiscardHandler), Now: c.Now}
 		c.Mover = engine
 		c.Asker = &rollout.Asker{Store: c.Rollouts.(rollout.AskStore), V1: c.Rollouts.(rollout.V1Releases), Now: c.Now}

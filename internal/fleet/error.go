@@ -59,3 +59,7 @@ func CodeOf(err error) Code {
 	}
 	return CodeInternal
 }
+
+// ErrListMoved is inside a CodeConflict: what was judged by a key list is to be judged
+// by the one that came since.
+var ErrListMoved = errors.New("the key list moved")

@@ -47,7 +47,7 @@ type KeyList struct {
 type KeyLists interface {
 	// AddKeyList stores a list that was accepted by the one of version after (0: none was
 	// held), notes its digest among the manifests, has products take signed images only, and
-	// raises the generation, in one transaction. CodeConflict where after is not the newest.
+	// raises the generation, in one transaction. ErrListMoved, a CodeConflict, where after is not the newest.
 	// Digest, First and AddedAt are set here.
 	AddKeyList(ctx context.Context, l KeyList, after uint32, products []string, now time.Time) (KeyList, error)
 	// NewestKeyList and KeyListOf (a generation's first) answer CodeNotFound where there is none.
@@ -88,8 +88,10 @@ type SignedReleases interface {
 	// ManifestDigest are set here) and its streams, has the product take signed images only from
 	// now on unless an operator decided, logs it and raises the generation, in one transaction.
 	// The same manifest again answers the stored release and created=false; another one with its
-	// product, epoch and sequence that is no build beside it (FindBuild): CodeConflict.
-	PublishSigned(ctx context.Context, r Release, envelope []byte, streams []Stream, now time.Time) (stored Release, created bool, err error)
+	// product, epoch and sequence that is no build beside it (FindBuild): CodeConflict. judged is the
+	// version of the key list that the manifest was judged by, 0 for none: ErrListMoved where
+	// it is not the newest, by the hand of another server.
+	PublishSigned(ctx context.Context, r Release, envelope []byte, streams []Stream, judged uint32, now time.Time) (stored Release, created bool, err error)
 	// Manifest answers CodeNotFound for a digest that is not a manifest's.
 	Manifest(ctx context.Context, digest Digest) (Manifest, error)
 	Stream(ctx context.Context, digest Digest) (Stream, error)

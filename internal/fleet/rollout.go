@@ -552,6 +552,18 @@ type RolloutEngine interface {
 	// saved=false where it is no longer at from.
 	ReadClock(ctx context.Context) (Clock, time.Time, error)
 	SaveClock(ctx context.Context, from, to Clock, wall time.Time) (saved bool, err error)
+	// Alone runs f unless another server runs a step on the same database just now: then ran is
+	// false. What f writes is there when Alone returns nil, and f may run again before that.
+	Alone(ctx context.Context, f func(StepStore) error) (ran bool, err error)
+}
+
+// StepStore is what a step of a rollout reads and writes. More than six methods because a
+// step sees a whole fleet.
+type StepStore interface {
+	Rollouts
+	RolloutEngine
+	NativeCatalogue
+	Generation(ctx context.Context) (int64, error)
 }
 
 // RolloutDevices is what a wire that has no polls of its own asks of a store.

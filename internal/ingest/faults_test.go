@@ -107,7 +107,7 @@ type failingSigned struct {
 	err error
 }
 
-func (f failingSigned) PublishSigned(context.Context, fleet.Release, []byte, []fleet.Stream, time.Time) (fleet.Release, bool, error) {
+func (f failingSigned) PublishSigned(context.Context, fleet.Release, []byte, []fleet.Stream, uint32, time.Time) (fleet.Release, bool, error) {
 	return fleet.Release{}, false, f.err
 }
 
@@ -164,9 +164,9 @@ type lookingSigned struct {
 	look func(fleet.Release, []fleet.Stream)
 }
 
-func (l lookingSigned) PublishSigned(c context.Context, r fleet.Release, e []byte, s []fleet.Stream, now time.Time) (fleet.Release, bool, error) {
+func (l lookingSigned) PublishSigned(c context.Context, r fleet.Release, e []byte, s []fleet.Stream, judged uint32, now time.Time) (fleet.Release, bool, error) {
 	l.look(r, s)
-	return l.Signed.PublishSigned(c, r, e, s, now)
+	return l.Signed.PublishSigned(c, r, e, s, judged, now)
 }
 
 // Uploads at once, of the same file and of others that want its sequence: one

@@ -19,6 +19,9 @@ import (
 // around them.
 const MaxRelease = release.MaxImage + release.MaxSheets*(release.MaxImage+release.MaxImage/8) + 1<<20
 
+// tries of a release whose key list moved meanwhile: people publish few.
+const tries = 4
+
 // maxReason bounds what is said of a file, in bytes: a name of 64 and two digests fit.
 const maxReason = 600
 
@@ -210,11 +213,21 @@ func (t *taking) commit() error {
 }
 
 // publish makes the rows. What was judged by a key list is judged by the newest,
-// which may have come while the file did.
-func (t *taking) publish(judged *release.Trust) (fleet.Release, bool, error) {
+// which may have come while the file did, and by another server's hand until the rows
+// are there.
+func (t *taking) publish(judged *release.Trust) (r fleet.Release, created bool, err error) {
+	t.s.publishing.Lock()
+	defer t.s.publishing.Unlock()
+	for range tries {
+		if r, created, err = t.publishBy(judged); !errors.Is(err, fleet.ErrListMoved) {
+			break
+		}
+	}
+	return r, created, err
+}
+
+func (t *taking) publishBy(judged *release.Trust) (fleet.Release, bool, error) {
 	s := t.s
-	s.publishing.Lock()
-	defer s.publishing.Unlock()
 	held, err := s.trust(t.ctx)
 	if err != nil {
 		return fleet.Release{}, false, err
@@ -226,7 +239,7 @@ func (t *taking) publish(judged *release.Trust) (fleet.Release, bool, error) {
 		}
 	}
 	if next.Version == held.Version {
-		return s.signed.PublishSigned(t.ctx, t.rel, t.c.ManifestEnvelope, t.streams, s.now())
+		return s.signed.PublishSigned(t.ctx, t.rel, t.c.ManifestEnvelope, t.streams, held.Version, s.now())
 	}
 	list, products := listOf(next)
 	return s.signed.PublishWithList(t.ctx, t.rel, t.c.ManifestEnvelope, t.streams, list, held.Version, products, s.now())

@@ -41,18 +41,10 @@ func Advance(c fleet.Clock, was, now time.Time) fleet.Clock {
 	return c.After(gap)
 }
 
-// Store is what the engine needs.
-type Store interface {
-	fleet.Rollouts
-	fleet.RolloutEngine
-	fleet.NativeCatalogue
-	Generation(ctx context.Context) (int64, error)
-}
-
-// Engine moves all rollouts. One goroutine runs it; several engines on one store do
-// no harm. Commands may be called concurrently with it.
+// Engine moves all rollouts. One goroutine runs it; of several engines on one store
+// one steps at a time. Commands may be called concurrently with it.
 type Engine struct {
-	Store Store
+	Store fleet.StepStore
 	Log   *slog.Logger
 	Now   func() time.Time
 
@@ -138,15 +130,22 @@ func (e *Engine) step(ctx context.Context, r fleet.Rollout, clock fleet.Clock, n
 		}
 		e.last[r.ID] = stepped{began, time.Since(began)}
 	}()
-	in, err := e.input(ctx, &r, clock, now)
-	if err != nil {
+	var next fleet.Rollout
+	var effects []fleet.Effect
+	var done bool
+	_, err := e.Store.Alone(ctx, func(store fleet.StepStore) error {
+		done = false
+		in, err := e.input(ctx, store, &r, clock, now)
+		if err != nil {
+			return err
+		}
+		var changed bool
+		if next, effects, changed, err = Step(r, in); err != nil || !changed {
+			return err
+		}
+		done, err = store.StepRollout(ctx, next, effects, now)
 		return err
-	}
-	next, effects, changed, err := Step(r, in)
-	if err != nil || !changed {
-		return err
-	}
-	done, err := e.Store.StepRollout(ctx, next, effects, now)
+	})
 	if err == nil && done {
 		e.tell(ctx, next, effects)
 	}
@@ -163,9 +162,9 @@ func (e *Engine) tell(ctx context.Context, r fleet.Rollout, effects []fleet.Effe
 }
 
 // input reads what a step sees.
-func (e *Engine) input(ctx context.Context, r *fleet.Rollout, clock fleet.Clock, now time.Time) (Input, error) {
+func (e *Engine) input(ctx context.Context, store fleet.StepStore, r *fleet.Rollout, clock fleet.Clock, now time.Time) (Input, error) {
 	in := Input{Now: now, Clock: clock, Census: -1}
-	tallies, err := e.Store.CountRollout(ctx, *r, clock)
+	tallies, err := store.CountRollout(ctx, *r, clock)
 	if err != nil {
 		return in, err
 	}
@@ -179,7 +178,7 @@ func (e *Engine) input(ctx context.Context, r *fleet.Rollout, clock fleet.Clock,
 		return in, nil
 	}
 	began := time.Now() // what a look costs goes by the machine's own clock
-	if in.Census, in.Nearest, err = e.census(ctx, r, clock); err != nil {
+	if in.Census, in.Nearest, err = e.census(ctx, store, r, clock); err != nil {
 		return in, err
 	}
 	if e.took == nil {
@@ -202,13 +201,13 @@ func Fold(r *fleet.Rollout, tallies []fleet.Tally) []fleet.Counts {
 // it, and those that may. Of a phase by place or group the latter are live: who was
 // not heard of for the rollout's silence is not waited for, and gets the release when it
 // comes. A phase by number waits for its number, or for all where there are fewer.
-func (e *Engine) census(ctx context.Context, r *fleet.Rollout, clock fleet.Clock) (waits int, nearest float64, err error) {
-	generation, err := e.Store.Generation(ctx)
+func (e *Engine) census(ctx context.Context, store fleet.StepStore, r *fleet.Rollout, clock fleet.Clock) (waits int, nearest float64, err error) {
+	generation, err := store.Generation(ctx)
 	if err != nil {
 		return 0, 0, err
 	}
 	if e.offers == nil || e.offers.Generation < generation {
-		s, err := e.Store.NativeSnapshot(ctx)
+		s, err := store.NativeSnapshot(ctx)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -216,7 +215,7 @@ func (e *Engine) census(ctx context.Context, r *fleet.Rollout, clock fleet.Clock
 	}
 	var before, here, members, others int
 	asks := map[string]*fleet.NativeAsk{}
-	err = e.Store.Census(ctx, *r, func(d *fleet.Device, phase int) {
+	err = store.Census(ctx, *r, func(d *fleet.Device, phase int) {
 		switch {
 		case phase == r.Phase:
 			here++

@@ -111,6 +111,10 @@ func newSim(t *testing.T, seed uint64, phases string, change func(*fleet.Course)
 	return s
 }
 
+func (s *sim) Alone(_ context.Context, f func(fleet.StepStore) error) (bool, error) {
+	return true, f(s)
+}
+
 // run lets time pass until the rollout is in one of the states; it fails after that long.
 func (s *sim) run(most time.Duration, states ...fleet.RolloutState) {
 	s.t.Helper()

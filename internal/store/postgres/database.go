@@ -23,16 +23,22 @@ const (
 	tries = 6
 )
 
-// long are the reads that look at every device or deployment.
-var long = map[string]bool{"census": true, "count": true, "devices": true, "deployments": true, "check": true}
+// limit is how long what is called op may take.
+func limit(op string) time.Duration {
+	switch op {
+	case "step", "census", "count", "devices", "deployments", "check": // may look at every device or deployment
+		return longPatience
+	}
+	return patience
+}
 
 // database is the store, as the statements see it.
 type database struct{ *Store }
 
 // Write runs f in a transaction. One that met another in a way that the database ends
 // runs again, and so does one whose connection was found dead before anything was sent.
-func (d database) Write(ctx context.Context, f func(sqlstore.Runner) error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (d database) Write(ctx context.Context, op string, f func(sqlstore.Runner) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit(op))
 	defer cancel()
 	var err error
 	for try := range tries {
@@ -45,7 +51,7 @@ func (d database) Write(ctx context.Context, f func(sqlstore.Runner) error) erro
 		case <-ctx.Done():
 		}
 	}
-	return wrap("write", err)
+	return wrap(op, err)
 }
 
 func (d database) write(ctx context.Context, f func(sqlstore.Runner) error) error {
@@ -69,11 +75,7 @@ func ignoreDone(err error) error {
 }
 
 func (d database) Read(ctx context.Context, op string, f func(sqlstore.Runner) error) error {
-	limit := patience
-	if long[op] {
-		limit = longPatience
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, limit(op))
 	defer cancel()
 	t, err := d.light.sql.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
 	if err != nil {

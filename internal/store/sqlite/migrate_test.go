@@ -165,11 +165,11 @@ func TestMigrateSlots(t *testing.T) {
 	}
 	build := fleet.Release{Product: "p", Version: "4", ChunkSize: 1024, Epoch: 1, Sequence: 4, Hardware: "r2", HasSlot: true, Image: fleet.Image{Size: 5000, Digest: fleet.Digest{9}}}
 	streams := []fleet.Stream{{Digest: fleet.Digest{1}, Kind: fleet.StreamRaw, Chunk: 1024, Length: 5000}}
-	if r, created, err := s.PublishSigned(ctx, build, []byte("the other slot's"), streams, t0); err != nil || !created || r.ID != 7 {
+	if r, created, err := s.PublishSigned(ctx, build, []byte("the other slot's"), streams, 0, t0); err != nil || !created || r.ID != 7 {
 		t.Errorf("%+v %v %v", r, created, err)
 	}
 	build.Sequence, build.Version = 3, "3"
-	if _, _, err := s.PublishSigned(ctx, build, []byte("beside one for any"), streams, t0); fleet.CodeOf(err) != fleet.CodeConflict {
+	if _, _, err := s.PublishSigned(ctx, build, []byte("beside one for any"), streams, 0, t0); fleet.CodeOf(err) != fleet.CodeConflict {
 		t.Error(err)
 	}
 	// What the program does not refuse, the table does.

@@ -108,7 +108,7 @@ var dialect = sqlstore.Dialect{
 // database is the store's file, as the statements see it.
 type database struct{ *Store }
 
-func (d database) Write(ctx context.Context, f func(sqlstore.Runner) error) error {
+func (d database) Write(ctx context.Context, _ string, f func(sqlstore.Runner) error) error {
 	return d.w.Do(ctx, func(t *tx) error { return f(t) })
 }
 

@@ -51,13 +51,15 @@ func checkKeyList(l fleet.KeyList, products []string) error {
 
 func (s *Store) addKeyList(t *tx, l fleet.KeyList, after uint32, products []string, now time.Time) (fleet.KeyList, error) {
 	l.Digest, l.AddedAt = sha256.Sum256(l.Envelope), stored(now)
-	newest, err := scanKeyList(t.Row("SELECT " + keyListColumns + " FROM keylists ORDER BY version DESC LIMIT 1"))
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+	newest, err := newestKeyList(t)
+	if err != nil {
 		return l, err
 	}
-	if newest.Version != after || l.Version <= after {
-		return l, &fleet.Error{Code: fleet.CodeConflict, Message: fmt.Sprintf("the newest key list is version %d: version %d can't follow version %d", newest.Version, l.Version, after),
-			Hint: "look at the newest one and try again"}
+	if newest.Version != after {
+		return l, listMoved(newest.Version, after)
+	}
+	if l.Version <= after {
+		return l, fleet.Errorf(fleet.CodeConflict, "version %d of the key list can't follow version %d", l.Version, after)
 	}
 	l.First = l.Generation != newest.Generation
 	if err := addManifest(t, manifestRow{digest: l.Digest, kind: kindKeyList, version: fmt.Sprint(l.Version), epoch: l.Generation, sequence: l.Version}, now); err != nil {
@@ -77,6 +79,20 @@ func (s *Store) addKeyList(t *tx, l fleet.KeyList, after uint32, products []stri
 		return l, err
 	}
 	return l, s.catalogueChanged(t)
+}
+
+// newestKeyList is of version 0 where there is none.
+func newestKeyList(t *tx) (fleet.KeyList, error) {
+	l, err := scanKeyList(t.Row("SELECT " + keyListColumns + " FROM keylists ORDER BY version DESC LIMIT 1"))
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
+	return l, err
+}
+
+func listMoved(newest, judged uint32) error {
+	return &fleet.Error{Code: fleet.CodeConflict, Message: fmt.Sprintf("the newest key list is version %d by now, not %d", newest, judged),
+		Hint: "look at the newest one and try again", Err: fleet.ErrListMoved}
 }
 
 // NewestKeyList implements fleet.KeyLists.

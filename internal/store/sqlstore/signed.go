@@ -22,8 +22,14 @@ const (
 const maxEnvelope = 2048 // bytes
 
 // PublishSigned implements fleet.SignedReleases.
-func (s *Store) PublishSigned(ctx context.Context, r fleet.Release, envelope []byte, streams []fleet.Stream, now time.Time) (out fleet.Release, created bool, err error) {
-	return s.publishSigned(ctx, r, envelope, streams, now, nil)
+func (s *Store) PublishSigned(ctx context.Context, r fleet.Release, envelope []byte, streams []fleet.Stream, judged uint32, now time.Time) (out fleet.Release, created bool, err error) {
+	return s.publishSigned(ctx, r, envelope, streams, now, func(t *tx) error {
+		newest, err := newestKeyList(t)
+		if err == nil && newest.Version != judged {
+			err = listMoved(newest.Version, judged)
+		}
+		return err
+	})
 }
 
 // PublishWithList implements fleet.SignedIntake. The key list comes first, as for a
@@ -57,10 +63,8 @@ func (s *Store) publishSigned(ctx context.Context, r fleet.Release, envelope []b
 	r.Hardware = fleet.CleanText(r.Hardware, fleet.MaxText)
 	err = s.write(ctx, func(t *tx) error {
 		out, created = fleet.Release{}, false
-		if before != nil {
-			if err := before(t); err != nil {
-				return err
-			}
+		if err := before(t); err != nil {
+			return err
 		}
 		builds, err := buildsOf(t, r)
 		if err != nil {

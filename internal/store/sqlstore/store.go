@@ -30,9 +30,9 @@ type Runner interface {
 type DB interface {
 	// Write runs f in a transaction and returns after its COMMIT, or with f's error, and then
 	// nothing of it is left. f may run again after a run that left nothing: it sets
-	// whatever it answers anew each time.
-	Write(ctx context.Context, f func(Runner) error) error
-	// Read runs f in a transaction whose queries all see the same state. op names it in an error.
+	// whatever it answers anew each time. op names it in an error.
+	Write(ctx context.Context, op string, f func(Runner) error) error
+	// Read runs f in a transaction whose queries all see the same state.
 	Read(ctx context.Context, op string, f func(Runner) error) error
 	// Row runs a query of one row by itself. Its errors are the caller's to Wrap.
 	Row(ctx context.Context, text string, args ...any) Scanner
@@ -133,7 +133,7 @@ func (s *Store) write(ctx context.Context, f func(*tx) error) error {
 // it changes, or locks, first.
 func (s *Store) writeAlone(ctx context.Context, f func(*tx) error) error {
 	var t *tx
-	err := s.db.Write(ctx, func(r Runner) error {
+	err := s.db.Write(ctx, "write", func(r Runner) error {
 		t = &tx{Runner: r, s: s}
 		return f(t)
 	})

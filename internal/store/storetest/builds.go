@@ -19,7 +19,7 @@ func buildOf(product, version string, sequence uint32, slot uint8) (fleet.Releas
 func (s *suite) mustPublishBuild(product, version string, sequence uint32, slot uint8, now float64) fleet.Release {
 	s.Helper()
 	in, envelope, streams := buildOf(product, version, sequence, slot)
-	r, created, err := s.PublishSigned(ctx, in, envelope, streams, at(now))
+	r, created, err := s.PublishSigned(ctx, in, envelope, streams, 0, at(now))
 	s.ok(err)
 	want := in
 	want.ID, want.State, want.PublishedAt, want.ManifestDigest = r.ID, fleet.ReleasePublished, r.PublishedAt, sha256.Sum256(envelope)
@@ -46,7 +46,7 @@ func (s *suite) builds() {
 			s.Errorf("%+v %v", list, err)
 		}
 		in, envelope, streams := buildOf("p", "1.0", 7, r.Slot)
-		if again, created, err := s.PublishSigned(ctx, in, envelope, streams, at(2)); err != nil || created || again != r {
+		if again, created, err := s.PublishSigned(ctx, in, envelope, streams, 0, at(2)); err != nil || created || again != r {
 			s.Errorf("again: %+v %v %v", again, created, err)
 		}
 	}
@@ -67,7 +67,7 @@ func (s *suite) builds() {
 	} {
 		in, _, streams := buildOf("p", "1.0", 7, 2)
 		change(&in)
-		if _, _, err := s.PublishSigned(ctx, in, []byte(name), streams, at(3)); fleet.CodeOf(err) != fleet.CodeConflict {
+		if _, _, err := s.PublishSigned(ctx, in, []byte(name), streams, 0, at(3)); fleet.CodeOf(err) != fleet.CodeConflict {
 			s.Errorf("%s: %v", name, err)
 		}
 	}
@@ -78,10 +78,10 @@ func (s *suite) builds() {
 	// A version stands for one image in each slot, and issued anew for the same ones.
 	in, envelope, streams := buildOf("p", "1.0", 8, 1)
 	in.Image.Digest[0]++
-	_, _, err := s.PublishSigned(ctx, in, envelope, streams, at(4))
+	_, _, err := s.PublishSigned(ctx, in, envelope, streams, 0, at(4))
 	s.code(err, fleet.CodeConflict)
 	in.HasSlot, in.Slot = false, 0
-	_, _, err = s.PublishSigned(ctx, in, envelope, streams, at(4))
+	_, _, err = s.PublishSigned(ctx, in, envelope, streams, 0, at(4))
 	s.code(err, fleet.CodeConflict)
 	s.mustPublishBuild("p", "1.0", 8, 0, 5)
 	s.mustPublishBuild("p", "1.0", 8, 1, 6)
@@ -118,7 +118,7 @@ func (s *suite) builds() {
 	}
 	for slot := range uint8(3) {
 		in, envelope, streams := buildOf("p", "1.0", 7, slot)
-		_, _, err := s.PublishSigned(ctx, in, envelope, streams, at(10))
+		_, _, err := s.PublishSigned(ctx, in, envelope, streams, 0, at(10))
 		s.code(err, fleet.CodeConflict)
 	}
 }

@@ -34,7 +34,7 @@ func (s *suite) intake() {
 		s.Skip("it keeps no signed releases")
 	}
 	r, envelope, streams := signed("p", "1.0", 5)
-	first, created, err := st.PublishSigned(ctx, r, envelope, streams, at(0))
+	first, created, err := st.PublishSigned(ctx, r, envelope, streams, 0, at(0))
 	s.ok(err)
 	if !created {
 		s.Error("not created")
@@ -53,7 +53,7 @@ func (s *suite) intake() {
 
 	other, envelope2, _ := signed("p", "1.0", 6)
 	other.Image.Digest[0]++
-	_, _, err = st.PublishSigned(ctx, other, envelope2, []fleet.Stream{stream(fleet.StreamRaw, "other")}, at(1))
+	_, _, err = st.PublishSigned(ctx, other, envelope2, []fleet.Stream{stream(fleet.StreamRaw, "other")}, 0, at(1))
 	s.code(err, fleet.CodeConflict)
 	wantStreams(1)
 
@@ -62,7 +62,7 @@ func (s *suite) intake() {
 	patch := stream(fleet.StreamPatch, "patch")
 	patch.Sheet = []byte("its sheet")
 	for i := range 2 {
-		again, created, err := st.PublishSigned(ctx, r, envelope, append(streams, patch), at(2))
+		again, created, err := st.PublishSigned(ctx, r, envelope, append(streams, patch), 0, at(2))
 		if err != nil || created || again != first {
 			s.Errorf("time %d: %v %v", i, created, err)
 		}
@@ -77,7 +77,7 @@ func (s *suite) intake() {
 	// Known by its digest as something else: nothing of it is stored.
 	wrong := patch
 	wrong.Root[0]++
-	_, _, err = st.PublishSigned(ctx, r, envelope, []fleet.Stream{stream(fleet.StreamPatch, "more"), wrong}, at(2))
+	_, _, err = st.PublishSigned(ctx, r, envelope, []fleet.Stream{stream(fleet.StreamPatch, "more"), wrong}, 0, at(2))
 	s.code(err, fleet.CodeConflict)
 	wantStreams(2)
 
@@ -132,7 +132,7 @@ func (s *suite) policyV1() {
 	s.mustPublish("unsigned", "1.0", at(0))
 	without()
 	r, envelope, streams := signed("p", "1.0", 5)
-	_, _, err := st.PublishSigned(ctx, r, envelope, streams, at(1))
+	_, _, err := st.PublishSigned(ctx, r, envelope, streams, 0, at(1))
 	s.ok(err)
 	without("p")
 	gen, err := s.Generation(ctx)
@@ -153,7 +153,7 @@ func (s *suite) policyV1() {
 		s.Errorf("%+v %v", p, err)
 	}
 	r, envelope, streams = signed("q", "1.0", 5)
-	_, _, err = st.PublishSigned(ctx, r, envelope, streams, at(5))
+	_, _, err = st.PublishSigned(ctx, r, envelope, streams, 0, at(5))
 	s.ok(err)
 	if p, err := st.Policy(ctx, "q"); err != nil || !p.SignedOnly {
 		s.Errorf("a signed release did not make it signed: %+v %v", p, err)

@@ -3,6 +3,7 @@ package storetest
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 
 	"github.com/runnel-fota/runnel/internal/fleet"
@@ -22,7 +23,7 @@ func signedOf(product, version string, sequence uint32) (fleet.Release, []byte, 
 func (s *suite) mustPublishSigned(product, version string, sequence uint32, now float64) fleet.Release {
 	s.Helper()
 	in, envelope, streams := signedOf(product, version, sequence)
-	r, created, err := s.PublishSigned(ctx, in, envelope, streams, at(now))
+	r, created, err := s.PublishSigned(ctx, in, envelope, streams, 0, at(now))
 	s.ok(err)
 	if !created {
 		s.Fatalf("%s %s was there", product, version)
@@ -40,7 +41,7 @@ func (s *suite) generation() int64 {
 func (s *suite) signedReleases() {
 	g := s.generation()
 	in, envelope, streams := signedOf("acme/pump", "1.0", 7)
-	r, created, err := s.PublishSigned(ctx, in, envelope, streams, at(0.5))
+	r, created, err := s.PublishSigned(ctx, in, envelope, streams, 0, at(0.5))
 	s.ok(err)
 	want := in
 	want.ID, want.State, want.PublishedAt, want.ManifestDigest = r.ID, fleet.ReleasePublished, at(0), sha256.Sum256(envelope)
@@ -52,7 +53,7 @@ func (s *suite) signedReleases() {
 	}
 	s.wantNames("", fleet.EventPublished)
 	g = s.generation()
-	again, created, err := s.PublishSigned(ctx, in, envelope, streams, at(9))
+	again, created, err := s.PublishSigned(ctx, in, envelope, streams, 0, at(9))
 	if err != nil || created || again != want || s.generation() != g {
 		s.Errorf("again: %+v %v %v", again, created, err)
 	}
@@ -81,17 +82,17 @@ func (s *suite) signedReleases() {
 		s.Errorf("%+v %v", all, err)
 	}
 
-	_, _, err = s.PublishSigned(ctx, in, []byte("another manifest"), streams, at(10))
+	_, _, err = s.PublishSigned(ctx, in, []byte("another manifest"), streams, 0, at(10))
 	s.code(err, fleet.CodeConflict)
 	unsigned := in
 	unsigned.Sequence = 0
-	_, _, err = s.PublishSigned(ctx, unsigned, envelope, streams, at(10))
+	_, _, err = s.PublishSigned(ctx, unsigned, envelope, streams, 0, at(10))
 	s.code(err, fleet.CodeInvalid)
-	_, _, err = s.PublishSigned(ctx, in, nil, streams, at(10))
+	_, _, err = s.PublishSigned(ctx, in, nil, streams, 0, at(10))
 	s.code(err, fleet.CodeInvalid)
-	_, _, err = s.PublishSigned(ctx, in, make([]byte, 4096), streams, at(10))
+	_, _, err = s.PublishSigned(ctx, in, make([]byte, 4096), streams, 0, at(10))
 	s.code(err, fleet.CodeInvalid)
-	_, _, err = s.PublishSigned(ctx, in, envelope, nil, at(10))
+	_, _, err = s.PublishSigned(ctx, in, envelope, nil, 0, at(10))
 	s.code(err, fleet.CodeInvalid)
 	_, _, err = s.Publish(ctx, in, at(10))
 	s.code(err, fleet.CodeInvalid)
@@ -102,7 +103,7 @@ func (s *suite) signedAnew() {
 	first := s.mustPublishSigned("p", "1.0", 1, 0)
 	s.mustPublishSigned("p", "2.0", 2, 1)
 	in, _, streams := signedOf("p", "1.0", 3)
-	r, created, err := s.PublishSigned(ctx, in, []byte("issued anew"), streams, at(2))
+	r, created, err := s.PublishSigned(ctx, in, []byte("issued anew"), streams, 0, at(2))
 	s.ok(err)
 	if !created || r.ID == first.ID {
 		s.Fatalf("%+v", r)
@@ -252,5 +253,29 @@ func (s *suite) publishWithList() {
 	}
 	if p, err := s.Policy(ctx, "q"); err != nil || !p.SignedOnly {
 		s.Errorf("%+v %v", p, err)
+	}
+}
+
+// listMoved: what was judged by another key list than the newest is not published.
+func (s *suite) listMoved() {
+	in, envelope, streams := signedOf("p", "1.0", 1)
+	_, err := s.AddKeyList(ctx, fleet.KeyList{Version: 1, Generation: 1, Envelope: []byte("list 1")}, 0, nil, at(0))
+	s.ok(err)
+	for _, judged := range []uint32{0, 2} {
+		if _, _, err := s.PublishSigned(ctx, in, envelope, streams, judged, at(1)); !errors.Is(err, fleet.ErrListMoved) {
+			s.Errorf("judged by list %d: %v", judged, err)
+		}
+	}
+	_, _, err = s.PublishWithList(ctx, in, envelope, streams, fleet.KeyList{Version: 3, Generation: 1, Envelope: []byte("list 3")}, 2, nil, at(1))
+	if !errors.Is(err, fleet.ErrListMoved) {
+		s.Error(err)
+	}
+	if list, err := s.ListReleases(ctx, ""); err != nil || len(list) != 0 {
+		s.Errorf("%v %v", list, err)
+	}
+	_, created, err := s.PublishSigned(ctx, in, envelope, streams, 1, at(2))
+	s.ok(err)
+	if !created {
+		s.Error("not published")
 	}
 }

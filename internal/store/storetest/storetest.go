@@ -89,6 +89,7 @@ func Run(t *testing.T, open Open) {
 		{"Policies", (*suite).policies},
 		{"KeyLists", (*suite).keyLists},
 		{"PublishWithList", (*suite).publishWithList},
+		{"ListMoved", (*suite).listMoved},
 		{"NativeKeys", (*suite).nativeKeys},
 		{"NativeKeysAreBounded", (*suite).nativeKeysAreBounded},
 		{"NativePoll", (*suite).nativePoll},

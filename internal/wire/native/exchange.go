@@ -44,10 +44,12 @@ type Config struct {
 	Devices   fleet.NativeDevices
 	Catalogue fleet.NativeCatalogue
 	KeyLists  fleet.KeyLists
-	Enroller  fleet.Enroller
-	Log       *slog.Logger
-	Now       func() time.Time
-	Random    io.Reader // nil: the system's
+	// Replicas, if not nil: other servers share the store, and no nonce is judged in memory.
+	Replicas fleet.Replicas
+	Enroller fleet.Enroller
+	Log      *slog.Logger
+	Now      func() time.Time
+	Random   io.Reader // nil: the system's
 
 	// WireRaised, if not nil, is called when a device has spoken a stronger wire than before:
 	// others that keep it in memory drop it.

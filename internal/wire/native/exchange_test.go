@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -20,7 +21,7 @@ import (
 	"github.com/runnel-fota/runnel/core/manifest"
 	core "github.com/runnel-fota/runnel/core/wire/native"
 	"github.com/runnel-fota/runnel/internal/fleet"
-	"github.com/runnel-fota/runnel/internal/store/sqlite"
+	"github.com/runnel-fota/runnel/internal/store/opentest"
 	"github.com/runnel-fota/runnel/release"
 )
 
@@ -30,7 +31,7 @@ const product = "acme/pump"
 type rig struct {
 	t      testing.TB
 	path   string
-	store  *sqlite.Store
+	store  *opentest.Store
 	server *Server
 	mux    *http.ServeMux
 	log    bytes.Buffer
@@ -53,6 +54,8 @@ func (w *rig) advance(d time.Duration) {
 	w.mu.Unlock()
 }
 
+func TestMain(m *testing.M) { os.Exit(opentest.Main(m)) }
+
 func newRig(t testing.TB, change func(*Config)) *rig {
 	w := &rig{t: t, path: filepath.Join(t.TempDir(), "runnel.db"), clock: time.Date(2026, 11, 23, 18, 54, 47, 0, time.UTC), change: change}
 	w.open()
@@ -62,11 +65,7 @@ func newRig(t testing.TB, change func(*Config)) *rig {
 
 func (w *rig) open() {
 	w.t.Helper()
-	store, err := sqlite.Open(context.Background(), sqlite.Options{Path: w.path, Secret: [32]byte{9}})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.store = store
+	w.store = opentest.Open(w.t, w.path, [32]byte{9})
 	w.server, w.mux = w.replica()
 }
 
@@ -89,7 +88,7 @@ func (w *rig) restart() {
 
 // replica is one more server on the same store.
 func (w *rig) replica() (*Server, *http.ServeMux) {
-	c := Config{Devices: w.store, Catalogue: w.store, KeyLists: w.store, Enroller: w.store, Now: w.now, Log: slog.New(slog.NewTextHandler(&w.log, nil))}
+	c := Config{Replicas: w.store.Replicas, Devices: w.store, Catalogue: w.store, KeyLists: w.store, Enroller: w.store, Now: w.now, Log: slog.New(slog.NewTextHandler(&w.log, nil))}
 	if w.change != nil {
 		w.change(&c)
 	}
@@ -167,7 +166,7 @@ func (w *rig) publishAs(version, content string, sequence uint32, change func(*r
 		rel.HasSlot, rel.Slot = true, *s
 	}
 	r, _, err := w.store.PublishSigned(context.Background(), rel,
-		w.sign(manifest.KindManifest, m, "release"), streams, w.now())
+		w.sign(manifest.KindManifest, m, "release"), streams, w.newestList(), w.now())
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -354,4 +353,14 @@ func (w *rig) state(id string) string {
 func (w *rig) flush() {
 	w.t.Helper()
 	w.ok(nil, w.server.Flush(context.Background()))
+}
+
+// newestList is the version of the newest key list, 0 where there is none.
+func (w *rig) newestList() uint32 {
+	w.t.Helper()
+	l, err := w.store.NewestKeyList(context.Background())
+	if err != nil && fleet.CodeOf(err) != fleet.CodeNotFound {
+		w.t.Fatal(err)
+	}
+	return l.Version
 }

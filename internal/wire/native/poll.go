@@ -75,19 +75,23 @@ func (s *Server) poll(r *http.Request, body, buf []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	state, offers, err := s.read(ctx, &c, &m, decode)
+	now := s.c.Now()
+	state, offers, has, err := s.read(ctx, &c, &m, decode, now)
 	if err != nil {
 		return nil, err
 	}
-	now := s.c.Now()
 	ask, facts := askOf(&m), factsOf(&m)
 	refused := ask.Wire.WeakerThan(state.StrongestWire)
-	t, err := c.dev.take(m.Nonce, state.NativeNonce)
-	if err != nil {
-		return nil, err
-	}
-	if t.booted {
-		state.Boot = t.boot // what is written behind may not be in the store yet
+	t := taken{fresh: has, highest: state.NativeNonce}
+	if s.c.Replicas == nil {
+		if t, err = c.dev.take(m.Nonce, state.NativeNonce); err != nil {
+			return nil, err
+		}
+		if t.booted {
+			state.Boot = t.boot // what is written behind may not be in the store yet
+		}
+	} else if !has {
+		t.highest = max(t.highest, m.Nonce)
 	}
 	a := core.Answer{Device: m.Device, Random: m.Random, Nonce: m.Nonce, Highest: t.highest, ComeBack: uint32(MinComeBack / time.Second),
 		ListVersion: offers.ListVersion, ListGeneration: offers.ListGeneration, Time: unix(now)}
@@ -101,7 +105,7 @@ func (s *Server) poll(r *http.Request, body, buf []byte) ([]byte, error) {
 			out = offers.Decide(&state, ask, now, nil)
 			change, needed = fleet.NativeChanges(&state, facts, ask.Wire, out, m.Boot, m.Key, c.keys.numbers, now)
 		}
-		change.Nonce = m.Nonce
+		change.Nonce, change.Taken = m.Nonce, has
 		taken, err := s.change(ctx, c.dev, change, needed)
 		if err != nil {
 			return nil, err
@@ -137,6 +141,12 @@ func (s *Server) poll(r *http.Request, body, buf []byte) ([]byte, error) {
 // fresh where another replica has taken that nonce or a higher one: then nothing
 // was changed, and the device is told as if this one had known.
 func (s *Server) change(ctx context.Context, dev *device, c fleet.NativeChange, needed bool) (taken fleet.Taken, err error) {
+	if s.c.Replicas != nil {
+		if !needed {
+			return fleet.Taken{Fresh: true}, nil // what it taught was written with the nonce
+		}
+		return s.c.Devices.TakePoll(context.WithoutCancel(ctx), c)
+	}
 	if !needed {
 		dev.booted(c.Boot)
 		dev.done(true, c.Now)
@@ -153,43 +163,64 @@ func (s *Server) change(ctx context.Context, dev *device, c fleet.NativeChange, 
 // read reads, in one statement, all that the poll needs. Where its keys or the
 // catalogue changed since they were read into memory, those are read again, and
 // the poll is judged by the new ones: what was withdrawn, or retired, before a
-// poll began does not reach it.
-func (s *Server) read(ctx context.Context, c *caller, m *core.Poll, decode func(core.MAC) core.Error) (fleet.NativeDevice, *fleet.NativeOffers, error) {
-	offers, err := s.offers.get(ctx, 0)
-	if err != nil {
-		return fleet.NativeDevice{}, nil, err
+// poll began does not reach it. Where servers share the store the statement also takes the
+// poll's nonce, once: has says that it did.
+func (s *Server) read(ctx context.Context, c *caller, m *core.Poll, decode func(core.MAC) core.Error, now time.Time) (state fleet.NativeDevice, offers *fleet.NativeOffers, has bool, err error) {
+	if offers, err = s.offers.get(ctx, 0); err != nil {
+		return state, nil, false, err
 	}
 	ask := askOf(m)
+	var first fleet.NativeDevice // as it was when the nonce was taken
 	for range tries {
 		want := offers.Wanted(c.dev.product, ask)
-		state, err := s.c.Devices.NativePoll(ctx, c.dev.id, want)
+		state, took, err := s.readOnce(ctx, c, m, want, has, now)
+		if took {
+			first, has = state, true
+		}
 		if fleet.CodeOf(err) == fleet.CodeNotFound {
-			return state, nil, errWho
+			return state, nil, has, errWho
 		}
 		if err != nil {
-			return state, nil, err
+			return state, nil, has, err
 		}
-		if state.KeysVersion != c.keys.version {
+		stale := state.KeysVersion != c.keys.version
+		if stale {
 			if c.dev, err = s.devices.reload(ctx, c.dev.id); err != nil {
-				return state, nil, err
+				return state, nil, has, err
 			}
 			if c.dev == nil {
-				return state, nil, errWho
+				return state, nil, has, errWho
 			}
 			c.keys = c.dev.keySet()
 			c.key = c.keys.key(c.no)
 			if err := c.check(decode); err != nil {
-				return state, nil, err
+				return state, nil, has, err
 			}
 		}
 		if offers, err = s.offers.get(ctx, state.Generation); err != nil {
-			return state, nil, err
+			return state, nil, has, err
+		}
+		if stale && s.c.Replicas != nil && !has {
+			continue // with the keys of before no nonce was taken
 		}
 		if offers.Wanted(c.dev.product, ask).Equal(want) {
-			return state, offers, nil
+			if has {
+				state.NativeNonce, state.Boot = first.NativeNonce, first.Boot
+			}
+			return state, offers, has, nil
 		}
 	}
-	return fleet.NativeDevice{}, nil, fleet.Errorf(fleet.CodeBusy, "releases change too fast")
+	return fleet.NativeDevice{}, nil, has, fleet.Errorf(fleet.CodeBusy, "releases change too fast")
+}
+
+// readOnce reads what the poll needs, and takes its nonce where servers share the store and
+// none was taken yet.
+func (s *Server) readOnce(ctx context.Context, c *caller, m *core.Poll, want fleet.Wanted, has bool, now time.Time) (fleet.NativeDevice, bool, error) {
+	if s.c.Replicas == nil || has || m.Nonce > maxNonce {
+		state, err := s.c.Devices.NativePoll(ctx, c.dev.id, want)
+		return state, false, err
+	}
+	return s.c.Replicas.PollTaking(ctx, fleet.NativeSeen{Device: c.dev.id, Nonce: m.Nonce, Boot: m.Boot, At: now}, c.keys.version, want)
 }
 
 func (s *Server) fill(a *core.Answer, d fleet.NativeDecision) {

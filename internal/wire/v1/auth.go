@@ -31,7 +31,9 @@ var nobody fleet.Key
 type caller struct {
 	dev    *device
 	proven bool
-	nonce  uint64 // of a proven one
+	nonce  uint64 // of a proven one, that its report is to take with it; 0: it is taken
+	// generation of the catalogue, read with the nonce; 0: it was not.
+	generation int64
 }
 
 type signature struct{ nonce, timestamp, mac string }
@@ -91,16 +93,21 @@ func (s *Server) identify(r *http.Request, env *envelope) (caller, error) {
 	if dev == nil || !right {
 		return caller{}, errWho
 	}
-	nonce, clocked, err := s.checkFresh(dev, sigs)
+	u, err := s.readSigned(sigs)
 	if err != nil {
 		return caller{}, err
 	}
-	n := used{nonce: nonce, clocked: clocked, split: split, post: r.Method == http.MethodPost}
-	if err := dev.use(n, s.c.NonceJump, s.c.Now()); err != nil {
+	u.split, u.post = split, r.Method == http.MethodPost
+	generation, err := s.take(r.Context(), dev, u)
+	if err != nil {
 		return caller{}, err
 	}
 	s.warnShared(r, dev)
-	return caller{dev: dev, proven: true, nonce: nonce}, nil
+	c := caller{dev: dev, proven: true, generation: generation}
+	if s.c.Replicas == nil {
+		c.nonce = u.nonce
+	}
+	return c, nil
 }
 
 // endsInDigit: v1 has no separators, so the last digits of such a target may be
@@ -126,33 +133,30 @@ func (s *Server) lookUp(r *http.Request, id string) (*device, *fleet.Key, error)
 	return dev, &dev.key, nil
 }
 
-// checkFresh reads numbers and judges times. Where a header and an envelope are
+// readSigned reads numbers and judges times. Where a header and an envelope are
 // both there, each must be new, and the higher nonce is used up.
-func (s *Server) checkFresh(dev *device, sigs []signature) (nonce uint64, clocked bool, err error) {
+func (s *Server) readSigned(sigs []signature) (u used, err error) {
+	u.lowest = maxNonce
 	for _, sig := range sigs {
 		n, ok := parseDecimal(sig.nonce, nonceDigits)
 		if !ok || n == 0 || n > maxNonce {
-			return 0, false, errReplay("the nonce is not a canonical decimal above zero")
+			return u, errReplay("the nonce is not a canonical decimal above zero")
 		}
 		ts, ok := parseDecimal(sig.timestamp, clockDigits)
 		if !ok {
-			return 0, false, errReplay("the timestamp is not a canonical decimal of at most ten digits")
+			return u, errReplay("the timestamp is not a canonical decimal of at most ten digits")
 		}
 		if len(sig.timestamp) == clockDigits {
-			clocked = true
+			u.clocked = true
 			if off := s.c.Now().Sub(time.Unix(int64(ts), 0)).Abs(); s.c.Window > 0 && off > s.c.Window {
-				return 0, false, errReplay("the timestamp is out of the window")
+				return u, errReplay("the timestamp is out of the window")
 			}
-		} else if dev.isClocked() {
-			// Or digits could be moved from the timestamp to the nonce: v1 has no separators.
-			return 0, false, errReplay("the timestamp is shorter than this device's were")
+		} else {
+			u.short = true
 		}
-		if !dev.above(n) {
-			return 0, false, errReplay("the nonce was used")
-		}
-		nonce = max(nonce, n)
+		u.nonce, u.lowest = max(u.nonce, n), min(u.lowest, n)
 	}
-	return nonce, clocked, nil
+	return u, nil
 }
 
 // silent admits a request without any MAC, as the one device that may send such.

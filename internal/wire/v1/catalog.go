@@ -22,12 +22,15 @@ type releases struct {
 	*fleet.V1Catalogue
 }
 
-func (c *catalog) get(ctx context.Context) (*releases, error) {
-	gen, err := c.source.Generation(ctx)
-	if err != nil {
-		return nil, err
+// get is of generation gen or later; 0: of the one that is now.
+func (c *catalog) get(ctx context.Context, gen int64) (*releases, error) {
+	if gen == 0 {
+		var err error
+		if gen, err = c.source.Generation(ctx); err != nil {
+			return nil, err
+		}
 	}
-	if r := c.now.Load(); r != nil && r.generation == gen {
+	if r := c.now.Load(); r != nil && r.generation >= gen {
 		return r, nil
 	}
 	c.mu.Lock()

@@ -127,7 +127,7 @@ type statusAnswer struct {
 
 func (s *Server) fleetStatus(w http.ResponseWriter, r *http.Request) {
 	product := r.URL.Query().Get("product")
-	cat, err := s.cat.get(r.Context())
+	cat, err := s.cat.get(r.Context(), 0)
 	if err != nil {
 		s.fail(w, r, err)
 		return

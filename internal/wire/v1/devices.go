@@ -17,7 +17,8 @@ type device struct {
 	key       fleet.Key
 	hasKey    bool
 	assurance fleet.Assurance
-	stronger  bool // it has spoken a stronger wire: nothing of v1 is taken in its name
+	read      time.Time // when, where that matters
+	stronger  bool      // it has spoken a stronger wire: nothing of v1 is taken in its name
 
 	mu      sync.Mutex
 	nonce   uint64 // highest used
@@ -34,22 +35,13 @@ type device struct {
 	asOf  int64 // the catalogue's generation when offer became known
 }
 
-func (d *device) isClocked() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.clocked
-}
-
-func (d *device) above(n uint64) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return n > d.nonce
-}
-
-// used is a nonce that was signed, with how.
+// used is a nonce that was signed, with how. Where a header and an envelope were, it is the
+// higher one.
 type used struct {
 	nonce   uint64
-	clocked bool
+	lowest  uint64
+	clocked bool // a timestamp was of a clock
+	short   bool // one was not
 	split   bool // its first digits may have been the target's last (endsInDigit)
 	post    bool // keeps it from being written behind until posted is called
 }
@@ -69,25 +61,32 @@ func (u used) leap(last, jump uint64) uint64 {
 	return min(jump, max(length, splitLeap))
 }
 
+// after judges it by what is known of the device, and answers what is known then.
+func (u used) after(by fleet.V1Known, jump uint64) (fleet.V1Known, error) {
+	switch {
+	case by.Clocked && u.short:
+		// Or digits could be moved from the timestamp to the nonce: v1 has no separators.
+		return by, errReplay("the timestamp is shorter than this device's were")
+	case u.lowest <= by.Nonce:
+		return by, errReplay("the nonce was used")
+	case by.Nonce != 0 && u.nonce-by.Nonce > u.leap(by.Nonce, jump):
+		return by, errReplay("the nonce leaps too far; an operator can reset it")
+	}
+	return fleet.V1Known{Nonce: u.nonce, Clocked: by.Clocked || u.clocked}, nil
+}
+
 // use takes the nonce if it is above the last and no further than allowed.
 func (d *device) use(u used, jump uint64, now time.Time) error {
-	n, clocked := u.nonce, u.clocked
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.gone {
 		return fleet.Errorf(fleet.CodeBusy, "try again")
 	}
-	if n <= d.nonce {
-		return errReplay("the nonce was used")
+	next, err := u.after(fleet.V1Known{Nonce: d.nonce, Clocked: d.clocked}, jump)
+	if err != nil {
+		return err
 	}
-	if d.nonce != 0 && n-d.nonce > u.leap(d.nonce, jump) {
-		return errReplay("the nonce leaps too far; an operator can reset it")
-	}
-	if d.clocked && !clocked {
-		return errReplay("the timestamp is shorter than this device's were")
-	}
-	d.nonce, d.signed, d.dirty = n, true, true
-	d.clocked = d.clocked || clocked
+	d.nonce, d.clocked, d.signed, d.dirty = next.Nonce, next.Clocked, true, true
 	d.seen = now
 	if u.post {
 		d.posts++
@@ -111,10 +110,13 @@ func (d *device) seenSilent(now time.Time) {
 	d.mu.Unlock()
 }
 
-func (d *device) setOffer(release, generation int64) {
+// setOffer says whether that is new.
+func (d *device) setOffer(o fleet.V1Offer) bool {
 	d.mu.Lock()
-	d.offer, d.asked, d.asOf = release, true, generation
-	d.mu.Unlock()
+	defer d.mu.Unlock()
+	was := fleet.V1Offer{Known: d.asked, Release: d.offer, Generation: d.asOf}
+	d.offer, d.asked, d.asOf = o.Release, o.Known, o.Generation
+	return was != o
 }
 
 // lastOffer: that there was none counts only until a release comes up or goes. Who
@@ -130,6 +132,9 @@ type deviceCache struct {
 	store fleet.Devices
 	limit int
 	load  singleflight.Group
+	// maxAge, if not 0, is how long a device stays.
+	maxAge time.Duration
+	now    func() time.Time
 
 	mu   sync.RWMutex
 	byID map[string]*device
@@ -141,11 +146,13 @@ func newDeviceCache(store fleet.Devices, limit int) *deviceCache {
 	return &deviceCache{store: store, limit: limit, byID: make(map[string]*device)}
 }
 
+func (c *deviceCache) isOld(d *device) bool { return c.maxAge > 0 && c.now().Sub(d.read) >= c.maxAge }
+
 func (c *deviceCache) get(ctx context.Context, id string) (*device, error) {
 	c.mu.RLock()
 	d := c.byID[id]
 	c.mu.RUnlock()
-	if d != nil {
+	if d != nil && !c.isOld(d) {
 		return d, nil
 	}
 	v, err, _ := c.load.Do(id, func() (any, error) { return c.read(context.WithoutCancel(ctx), id) })
@@ -164,7 +171,15 @@ func (c *deviceCache) read(ctx context.Context, id string) (*device, error) {
 	full := len(c.byID) >= c.limit
 	c.mu.RUnlock()
 	if have != nil {
-		return have, nil
+		if !c.isOld(have) {
+			return have, nil
+		}
+		if err := c.flushLocked(ctx); err != nil {
+			return nil, err
+		}
+		c.mu.Lock()
+		c.drop(id)
+		c.mu.Unlock()
 	}
 	known, err := c.store.Device(ctx, id)
 	if err != nil {
@@ -172,6 +187,9 @@ func (c *deviceCache) read(ctx context.Context, id string) (*device, error) {
 	}
 	d := &device{id: id, nonce: known.Nonce, clocked: known.Clocked, signed: known.Signed || known.Nonce > 0,
 		stronger: fleet.WireV1.WeakerThan(known.StrongestWire)}
+	if c.maxAge > 0 {
+		d.read = c.now()
+	}
 	d.key, d.assurance, err = c.store.DeviceKey(ctx, id)
 	switch fleet.CodeOf(err) {
 	case "":

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/runnel-fota/runnel/internal/fleet"
+	"github.com/runnel-fota/runnel/internal/store/opentest"
 	v1 "github.com/runnel-fota/runnel/internal/wire/v1"
 )
 
@@ -48,6 +49,7 @@ func deviceKey(i int) (string, fleet.Key) {
 // One release for 10,000 devices, each with a key of its own: one copy of the
 // image, read once, and no SQL for a chunk (the store is closed after the first).
 func TestManyDevices(t *testing.T) {
+	opentest.OneServer(t)
 	devices, chunks := manyDevices, 8
 	if testing.Short() {
 		devices = 500

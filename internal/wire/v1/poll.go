@@ -90,7 +90,7 @@ func (s *Server) decide(ctx context.Context, cat *releases, id string) (fleet.De
 }
 
 func (s *Server) manifest(w http.ResponseWriter, r *http.Request, c caller) error {
-	cat, err := s.cat.get(r.Context())
+	cat, err := s.cat.get(r.Context(), c.generation)
 	if err != nil {
 		return err
 	}
@@ -99,11 +99,15 @@ func (s *Server) manifest(w http.ResponseWriter, r *http.Request, c caller) erro
 		return err
 	}
 	if d.Release == nil {
-		c.dev.setOffer(0, cat.generation)
+		if err := s.setOffer(r.Context(), c.dev, 0, cat.generation); err != nil {
+			return err
+		}
 		writeBody(w, http.StatusOK, []byte("{}"))
 		return nil
 	}
-	c.dev.setOffer(d.Release.ID, cat.generation)
+	if err := s.setOffer(r.Context(), c.dev, d.Release.ID, cat.generation); err != nil {
+		return err
+	}
 	var b offerBody
 	b.Fota.Manifest = manifestOf(d.Release, d.PublishedAt)
 	writeJSON(w, http.StatusOK, b)
@@ -113,10 +117,14 @@ func (s *Server) manifest(w http.ResponseWriter, r *http.Request, c caller) erro
 // offered is the release whose chunks the device gets: that of its last poll.
 // After a restart of the server it is the one that it was downloading, else what
 // it would be offered.
-func (s *Server) offered(ctx context.Context, dev *device) (*fleet.Release, error) {
-	cat, err := s.cat.get(ctx)
+func (s *Server) offered(ctx context.Context, c caller) (*fleet.Release, error) {
+	dev := c.dev
+	cat, err := s.cat.get(ctx, c.generation)
 	if err != nil {
 		return nil, err
+	}
+	if s.c.Replicas != nil && !c.proven {
+		dev.setOffer(fleet.V1Offer{}) // a silent one's poll may have been another server's
 	}
 	if id, asked := dev.lastOffer(cat.generation); asked {
 		return cat.published(id), nil
@@ -139,12 +147,14 @@ func (s *Server) offered(ctx context.Context, dev *device) (*fleet.Release, erro
 		}
 		rel = d.Release
 	}
+	var id int64
 	if rel != nil {
-		dev.setOffer(rel.ID, cat.generation)
-		return rel, nil
+		id = rel.ID
 	}
-	dev.setOffer(0, cat.generation)
-	return nil, nil
+	if err := s.setOffer(ctx, dev, id, cat.generation); err != nil {
+		return nil, err
+	}
+	return rel, nil
 }
 
 // answers are the buffers of chunks' answers on their way out.
@@ -157,7 +167,7 @@ var (
 )
 
 func (s *Server) chunk(w http.ResponseWriter, r *http.Request, c caller) error {
-	rel, err := s.offered(r.Context(), c.dev)
+	rel, err := s.offered(r.Context(), c)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/runnel-fota/runnel/internal/fleet"
+	"github.com/runnel-fota/runnel/internal/store/opentest"
 	v1 "github.com/runnel-fota/runnel/internal/wire/v1"
 )
 
@@ -127,11 +128,15 @@ func TestReplayAfterCrash(t *testing.T) {
 	}
 	w.close() // without a flush
 	w.open(nil)
+	again := 200
+	if opentest.Postgres() {
+		again = 401 // its nonce was not in memory
+	}
 	for _, c := range []struct {
 		name string
 		got  int
 		want int
-	}{{"the POST again", post(10), 401}, {"the GET again", get(11), 200}, {"and once more", get(11), 401}} {
+	}{{"the POST again", post(10), 401}, {"the GET again", get(11), again}, {"and once more", get(11), 401}} {
 		if c.got != c.want {
 			t.Errorf("%s: %d, want %d", c.name, c.got, c.want)
 		}
@@ -183,6 +188,7 @@ func (noReleases) Snapshot(context.Context) (int64, []fleet.Release, error) { re
 // The window of docs/api/v1.md: what a GET taught is in the store a second later,
 // or, where the disk failed, with the next second's; and at the end of Run.
 func TestWriteBehind(t *testing.T) {
+	opentest.OneServer(t)
 	w := newWorld(t, nil) // for its requests
 	w.close()
 	store := &seenStore{}

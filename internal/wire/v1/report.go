@@ -132,7 +132,7 @@ func (s *Server) takeReport(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if c.proven {
+	if c.nonce > 0 {
 		defer c.dev.posted()
 	}
 	if parseErr != nil {
@@ -142,7 +142,7 @@ func (s *Server) takeReport(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	rel, err := s.offered(r.Context(), c.dev)
+	rel, err := s.offered(r.Context(), c)
 	if err != nil {
 		return err
 	}

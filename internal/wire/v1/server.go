@@ -54,6 +54,11 @@ const (
 	uploadTimeout = 10 * time.Minute
 	flushEvery    = time.Second
 	flushTimeout  = 10 * time.Second // at shutdown
+
+	// MaxKeyAge is how long a server goes on believing a key that another one replaced.
+	MaxKeyAge = 5 * time.Second
+	// takes bounds how often a nonce is judged anew, because the device spoke to another server.
+	takes = 4
 )
 
 // Blobs opens the bytes of an image.
@@ -84,8 +89,11 @@ type Config struct {
 	Blobs       Blobs
 	Publisher   Publisher
 	Rollouts    Rollouts // nil: there are none
-	Log         *slog.Logger
-	Now         func() time.Time
+	// Replicas, if not nil: other servers share the store. What a request needs of a device's nonce and
+	// offer is read from there each time, and keys are in memory for MaxKeyAge at most.
+	Replicas fleet.Replicas
+	Log      *slog.Logger
+	Now      func() time.Time
 
 	// SilentDevice, if not empty, is whose requests without a MAC are.
 	SilentDevice string
@@ -134,6 +142,9 @@ func New(c Config) *Server {
 	}
 	s := &Server{c: c, log: c.Log, uploads: make(chan struct{}, maxUploads), warned: make(map[string]bool)}
 	s.devices = newDeviceCache(c.Devices, c.MaxDevices)
+	if c.Replicas != nil {
+		s.devices.maxAge, s.devices.now = MaxKeyAge, c.Now
+	}
 	s.cat.source = c.Catalogue
 	if c.Rollouts != nil {
 		s.cat.rollouts = c.Rollouts

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -44,71 +45,94 @@ type Server struct {
 // disk unless durable: a killed server keeps it, a power loss would not.
 func Start(t testing.TB, durable bool) *Server {
 	t.Helper()
-	bin := find(t)
-	dir, err := os.MkdirTemp("", "runnel-pg-")
+	s, err := New(durable)
+	if errors.Is(err, errNone) {
+		testenv.Missing(t, err.Error())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	s := &Server{bin: bin, dir: dir, Password: rand.Text()}
-	secret := filepath.Join(dir, "password")
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// New is Start for who has no test yet: Close comes at the end.
+func New(durable bool) (_ *Server, err error) {
+	s := &Server{Password: rand.Text()}
+	if s.bin, err = find(); err != nil {
+		return nil, err
+	}
+	if s.dir, err = os.MkdirTemp("", "runnel-pg-"); err != nil {
+		return nil, err
+	}
+	if err := s.make(durable); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	// The port is given free before the server takes it: somebody else may be faster.
+	for range 5 {
+		if s.port, err = freePort(); err != nil {
+			break
+		}
+		if err = s.start(); err == nil {
+			return s, nil
+		}
+	}
+	return nil, errors.Join(err, s.Close())
+}
+
+// Close stops the server and removes what it wrote.
+func (s *Server) Close() error { return errors.Join(s.stop(os.Interrupt), os.RemoveAll(s.dir)) }
+
+func (s *Server) make(durable bool) error {
+	secret := filepath.Join(s.dir, "password")
 	if err := os.WriteFile(secret, []byte(s.Password+"\n"), 0o600); err != nil {
-		t.Fatal(err)
+		return err
 	}
-	if err := give(dir, secret); err != nil {
-		t.Fatal(err)
+	if err := give(s.dir, secret); err != nil {
+		return err
 	}
-	out, err := run(exec.Command(filepath.Join(bin, "initdb"), "--no-sync", "--auth=scram-sha-256", "--username="+owner, "--pwfile="+secret,
+	out, err := run(exec.Command(filepath.Join(s.bin, "initdb"), "--no-sync", "--auth=scram-sha-256", "--username="+owner, "--pwfile="+secret,
 		"--encoding=UTF8", "--locale=C", "-D", s.data()))
 	if err != nil {
-		t.Fatalf("initdb: %v\n%s", err, out)
+		return fmt.Errorf("initdb: %w\n%s", err, out)
 	}
 	conf := "unix_socket_directories = ''\nlisten_addresses = '127.0.0.1'\nmax_connections = 200\nlog_min_messages = fatal\n"
 	if !durable {
 		conf += "fsync = off\nfull_page_writes = off\n"
 	}
 	f, err := os.OpenFile(filepath.Join(s.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
-	if err == nil {
-		_, err = f.WriteString(conf)
-		f.Close()
-	}
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	t.Cleanup(func() { s.stop(t, os.Interrupt) })
-	// The port is given free before the server takes it: somebody else may be faster.
-	for try := 0; ; try++ {
-		if s.port, err = freePort(); err != nil {
-			t.Fatal(err)
-		}
-		if err = s.start(); err == nil {
-			return s
-		}
-		if try == 5 {
-			t.Fatal(err)
-		}
-	}
+	_, err = f.WriteString(conf)
+	return errors.Join(err, f.Close())
 }
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 
+// errNone is for machines without PostgreSQL.
+var errNone = errors.New("PostgreSQL's server not found: install postgresql")
+
 // find is the folder of the newest server's programs.
-func find(t testing.TB) string {
-	t.Helper()
+func find() (string, error) {
 	// Debian's packages leave them off the PATH.
 	dirs, _ := filepath.Glob("/usr/lib/postgresql/*/bin") // the pattern is right
 	slices.Sort(dirs)
 	for _, d := range slices.Backward(dirs) {
 		if _, err := os.Stat(filepath.Join(d, "initdb")); err == nil {
-			return d
+			return d, nil
 		}
 	}
-	path := testenv.Tool(t, "initdb")
-	real, err := filepath.EvalSymlinks(path)
+	path, err := exec.LookPath("initdb")
 	if err != nil {
-		t.Fatal(err)
+		return "", errNone
 	}
-	return filepath.Dir(real)
+	path, err = filepath.EvalSymlinks(path)
+	return filepath.Dir(path), err
 }
 
 func freePort() (int, error) {
@@ -152,25 +176,27 @@ func (s *Server) start() error {
 // Kill ends the server as a crash would.
 func (s *Server) Kill(t testing.TB) {
 	t.Helper()
-	s.stop(t, immediate)
+	if err := s.stop(immediate); err != nil {
+		t.Fatal(err)
+	}
 }
 
-func (s *Server) stop(t testing.TB, how os.Signal) {
-	t.Helper()
+func (s *Server) stop(how os.Signal) error {
 	if s.proc == nil {
-		return
+		return nil
 	}
+	defer func() { s.proc = nil }()
 	if err := s.proc.cmd.Process.Signal(how); err != nil {
-		t.Errorf("postgres: %v", err)
+		return fmt.Errorf("postgres: %w", err)
 	}
 	select {
 	case <-s.proc.done:
+		return nil
 	case <-time.After(patience):
-		t.Errorf("postgres does not stop")
-		_ = s.proc.cmd.Process.Kill() // the last word: what it says does not matter
-		<-s.proc.done
 	}
-	s.proc = nil
+	err := s.proc.cmd.Process.Kill()
+	<-s.proc.done
+	return errors.Join(errors.New("postgres does not stop"), err)
 }
 
 // Restart starts the server again after a Kill, at the same port.
