@@ -27,14 +27,14 @@ type imageStore interface {
 	ingest.Signed
 }
 
-// openImages opens the folder and sweeps what a crash left between a blob and its release.
-func openImages(ctx context.Context, path string, store imageStore, demoKeys bool, log *slog.Logger) (*images, error) {
-	d, err := dir.Open(dir.Options{Path: path})
+// openImages opens the folder, which other servers write to too if it is shared, and sweeps what a crash left between a blob and its release.
+func openImages(ctx context.Context, path string, shared bool, store imageStore, demoKeys bool, log *slog.Logger) (*images, error) {
+	d, err := dir.Open(dir.Options{Path: path, Shared: shared})
 	if err != nil {
 		return nil, err
 	}
 	blobs := checked.New(d, log)
-	i := &images{blobs: blobs, intake: newIntake(blobs, store, demoKeys), store: store}
+	i := &images{blobs: blobs, intake: newIntake(blobs, store, demoKeys, shared), store: store}
 	removed, faults, err := i.intake.Sweep(ctx)
 	if err != nil {
 		return nil, err
@@ -51,8 +51,8 @@ func openImages(ctx context.Context, path string, store imageStore, demoKeys boo
 }
 
 // newIntake takes in what is stored in d and in store.
-func newIntake(d *checked.Store, store imageStore, demoKeys bool) *ingest.Service {
-	return ingest.New(ingest.Options{Blobs: d, Releases: store, Signed: store, MaxImage: maxImage, Now: time.Now, ThrowAway: demoKeys,
+func newIntake(d *checked.Store, store imageStore, demoKeys, shared bool) *ingest.Service {
+	return ingest.New(ingest.Options{Blobs: d, Releases: store, Signed: store, MaxImage: maxImage, Now: time.Now, ThrowAway: demoKeys, Shared: shared,
 		Stage: func(ctx context.Context, room int64) (ingest.Staged, error) { return d.Stage(ctx, room) }})
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -11,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"time"
 	_ "time/tzdata" // maintenance windows are the same on machines that have no zones
 
@@ -18,11 +18,9 @@ import (
 
 	"github.com/runnel-fota/runnel/internal/adminapi"
 	"github.com/runnel-fota/runnel/internal/blob/checked"
-	"github.com/runnel-fota/runnel/internal/datadir"
 	"github.com/runnel-fota/runnel/internal/fleet"
 	"github.com/runnel-fota/runnel/internal/httpserver"
 	"github.com/runnel-fota/runnel/internal/rollout"
-	"github.com/runnel-fota/runnel/internal/store/sqlite"
 	"github.com/runnel-fota/runnel/internal/wire/native"
 	v1 "github.com/runnel-fota/runnel/internal/wire/v1"
 )
@@ -30,6 +28,9 @@ import (
 // serveConfig is what a server is started with.
 type serveConfig struct {
 	data, listen string
+	database     string // URL; "": SQLite in data
+	secretFile   string // with database, as the next
+	blobs        string
 	certFile     string
 	keyFile      string
 	silentDevice string
@@ -59,11 +60,19 @@ func newServeCmd() *cobra.Command {
 makes the folder and an operator's token, which is printed once and kept in the
 file admin.token there (mode 0600).
 
+With --database any number of servers share one PostgreSQL database, each with the
+same secret and the same blobs; any load balancer may stand in front. The URL may
+also be in RUNNEL_DATABASE, where other users of the machine don't see a password.
+
 --json prints {"url":"...","admin_token":"..."} as the first line, when the server
 is ready; admin_token is there at the first start only. The log goes to stderr.`,
-		Example: "  runnel serve --data fleet\n  runnel serve --data fleet --listen 0.0.0.0:8443 --tls-cert c.pem --tls-key k.pem",
-		Args:    noArgs,
+		Example: "  runnel serve --data fleet\n  runnel serve --data fleet --listen 0.0.0.0:8443 --tls-cert c.pem --tls-key k.pem\n" +
+			"  runnel serve --database postgres://runnel@db/runnel?sslmode=verify-full --secret-file secret.key --blobs /mnt/blobs",
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if c.database == "" && c.data == "" {
+				c.database = os.Getenv(databaseEnv)
+			}
 			if err := c.validate(); err != nil {
 				return err
 			}
@@ -82,6 +91,9 @@ is ready; admin_token is there at the first start only. The log goes to stderr.`
 	}
 	f := cmd.Flags()
 	f.StringVar(&c.data, "data", "", "the data `folder`")
+	f.StringVar(&c.database, "database", "", "a PostgreSQL database's `URL`, in place of --data")
+	f.StringVar(&c.secretFile, "secret-file", "", "`file` of the secret that seals the device keys in --database; made at the first start")
+	f.StringVar(&c.blobs, "blobs", "", "`folder` of images and streams, of all servers of --database")
 	f.StringVar(&c.listen, "listen", "127.0.0.1:8080", "`address` to listen on; port 0 lets the system choose")
 	f.BoolVar(&c.json, "json", false, "print one line of JSON when ready, and log in JSON")
 	f.BoolVar(&verbose, "verbose", false, "log more")
@@ -107,8 +119,16 @@ is ready; admin_token is there at the first start only. The log goes to stderr.`
 
 func (c *serveConfig) validate() error {
 	switch {
+	case c.database != "":
+		if err := c.validateDatabase(); err != nil {
+			return err
+		}
 	case c.data == "":
-		return usagef("--data is missing").withHint("name a folder for the server's data: it is made at the first start")
+		return usagef("--data is missing").withHint("name a folder for the server's data: it is made at the first start; or a PostgreSQL database with --database")
+	case c.secretFile != "", c.blobs != "":
+		return usagef("--secret-file and --blobs go with --database").withHint("a data folder has its own")
+	}
+	switch {
 	case (c.certFile == "") != (c.keyFile == ""):
 		return usagef("--tls-cert and --tls-key go together")
 	case c.window < 0:
@@ -159,43 +179,34 @@ func loopback(addr string) bool {
 // order: no request is in progress when the nonces are written, and none of both
 // when the store is closed.
 func serve(ctx context.Context, c serveConfig) (err error) {
-	dir, err := datadir.Open(c.data)
+	h, err := c.openHome(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, dir.Close()) }()
-	secret, err := dir.Secret(rand.Reader)
+	defer func() { err = errors.Join(err, h.close()) }()
+	store := h.store
+	images, err := openImages(ctx, h.blobs, h.replicas != nil, store, c.demoKeys, c.log)
 	if err != nil {
 		return err
 	}
-	store, err := sqlite.Open(ctx, sqlite.Options{Path: dir.Database(), Secret: secret})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	images, err := openImages(ctx, dir.Blobs(), store, c.demoKeys, c.log)
-	if err != nil {
-		return err
-	}
-	token, err := dir.EnsureToken(ctx, store, rand.Reader, time.Now())
-	if err != nil {
+	if err := h.ensureToken(ctx); err != nil {
 		return err
 	}
 	// The original never looked into an image, and boards other than the ESP32 live on that.
 	upload := images.intake.AnyBoard()
-	wire := v1.New(v1.Config{Devices: store, Orders: store, Deployments: store, Catalogue: v1Catalogue{store, store}, Events: store, Tokens: store,
+	wire := v1.New(v1.Config{Replicas: h.replicas, Devices: store, Orders: store, Deployments: store, Catalogue: v1Catalogue{store, store}, Events: store, Tokens: store,
 		Blobs: images.blobs, Publisher: upload, Rollouts: store, Log: c.log, Now: time.Now, SilentDevice: c.silentDevice, OpenOperator: c.openOperator,
 		Window: c.window, NonceJump: c.nonceJump, CacheBytes: c.cacheBytes})
 	mux := http.NewServeMux()
 	wire.Register(mux)
 	engine := &rollout.Engine{Store: store, Log: c.log, Now: time.Now}
-	exchange := native.New(native.Config{Devices: store, Catalogue: store, KeyLists: store, Enroller: store, Log: c.log, Now: time.Now,
+	exchange := native.New(native.Config{Replicas: h.replicas, Devices: store, Catalogue: store, KeyLists: store, Enroller: store, Log: c.log, Now: time.Now,
 		WireRaised: wire.WireRaised, TLSProxy: c.tlsProxy, ComeBack: c.comeBack})
 	exchange.Register(mux)
 	adminapi.Register(mux, adminapi.Config{Releases: store, Signed: store, KeyLists: store, Taker: images.intake,
 		Policies: store, V1Policies: store, Devices: wire.DeviceStore(), Keyring: wire.Keyring(store), EnrolTokens: store, Orders: wire.Orders(), Deployments: store,
 		Events: store, Tokens: store, Rollouts: store, RolloutPolicies: store, Mover: engine, Groups: store, Labels: store, Asker: &rollout.Asker{Store: store, V1: v1Catalogue{store, store}, Now: time.Now},
-		Publisher: images.intake, Now: time.Now, Log: c.log})
+		Publisher: images.intake, Ready: h.ready, Now: time.Now, Log: c.log})
 	native.NewObjects(native.ObjectsConfig{Files: images.blobs, Index: store, Log: c.log, Redirect: c.redirect, MaxStreams: max(c.maxRequests/2, 1)}).Register(mux)
 	server := httpserver.New(mux, c.maxRequests, c.log)
 	server.SetSendBuffer(c.sendBuffer)
@@ -222,7 +233,7 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 		written <- errors.Join(wire.Run(behind), <-native, <-scrub, <-rollouts)
 	}()
 	// The listener takes connections from here on; Serve answers them.
-	if err := c.ready(l.Addr(), dir, token); err != nil {
+	if err := c.ready(l.Addr(), h); err != nil {
 		l.Close()
 		stopBehind()
 		return errors.Join(err, <-written)
@@ -282,7 +293,8 @@ func (c *serveConfig) warn(ctx context.Context, store fleet.Devices) error {
 }
 
 // ready tells where the server is.
-func (c *serveConfig) ready(addr net.Addr, dir *datadir.Dir, token string) error {
+func (c *serveConfig) ready(addr net.Addr, h *home) error {
+	token := h.token
 	scheme := "http"
 	if c.certFile != "" {
 		scheme = "https"
@@ -300,7 +312,7 @@ func (c *serveConfig) ready(addr net.Addr, dir *datadir.Dir, token string) error
 		text += fmt.Sprintf("\nThe operator's token, shown this once (and kept in %s):\n\n  %s\n\nNext, in another terminal:\n\n"+
 			"  export RUNNEL_SERVER=%s RUNNEL_TOKEN=%s\n  runnel keys init keys --product acme/pump\n  runnel keys publish keys\n"+
 			"  runnel devices add pump-1 --product acme/pump --new-native-key -o pump-1.key\n"+
-			"  runnel sign IMAGE --product acme/pump --version 1.0.0 --sequence 1 --key keys/release.key -o pump.runnel\n  runnel push pump.runnel\n\n", dir.TokenFile(), token, url, token)
+			"  runnel sign IMAGE --product acme/pump --version 1.0.0 --sequence 1 --key keys/release.key -o pump.runnel\n  runnel push pump.runnel\n\n", h.tokenFile, token, url, token)
 	}
 	_, err := io.WriteString(c.out, text+"ctrl-C stops it.\n")
 	return err

@@ -61,7 +61,9 @@ type Config struct {
 	Labels          fleet.Labels
 	Asker           Asker
 	Publisher       Publisher
-	Now             func() time.Time
+	// Ready, if not nil, says whether what the server stands on answers.
+	Ready func(context.Context) error
+	Now   func() time.Time
 
 	Log           *slog.Logger
 	MaxImage      int64 // bytes; 0 takes the default
@@ -135,8 +137,13 @@ func (s *server) authenticate(ctx huma.Context, next func(huma.Context)) {
 		_, err = s.Tokens.CheckToken(ctx.Context(), token)
 	}
 	if err != nil {
-		ctx.SetHeader("WWW-Authenticate", "Bearer")
 		p := s.problem(ctx.Context(), err)
+		switch p.Status {
+		case http.StatusUnauthorized:
+			ctx.SetHeader("WWW-Authenticate", "Bearer")
+		case http.StatusServiceUnavailable:
+			ctx.SetHeader("Retry-After", retryAfter())
+		}
 		_ = huma.WriteErr(s.api, ctx, p.Status, p.Detail, p)
 		return
 	}

@@ -2,6 +2,7 @@ package adminapi
 
 import (
 	"context"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -25,6 +26,9 @@ func (s *server) events(ctx context.Context, device string, limit int) (*eventsO
 	o.Body.Events = append([]fleet.Event{}, list...)
 	return o, nil
 }
+
+// readyTimeout is how long whoever asks for the server's health waits for its database.
+const readyTimeout = 2 * time.Second
 
 // others: keys of products, the log, health.
 func (s *server) others() {
@@ -69,9 +73,16 @@ func (s *server) others() {
 			Status string `json:"status"`
 		}
 	}
-	health := op("health", "GET", "/health", "Whether the server answers")
+	health := op("health", "GET", "/health", "Whether the server answers, and its database")
 	health.Security, health.Errors = nil, nil
-	huma.Register(s.api, health, func(context.Context, *empty) (*healthOutput, error) {
+	huma.Register(s.api, health, func(ctx context.Context, _ *empty) (*healthOutput, error) {
+		if s.Ready != nil {
+			ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+			defer cancel()
+			if err := s.Ready(ctx); err != nil {
+				return nil, s.fail(ctx, err)
+			}
+		}
 		o := &healthOutput{}
 		o.Body.Status = "ok"
 		return o, nil

@@ -66,10 +66,13 @@ func (s *server) problem(ctx context.Context, err error) *Problem {
 func (s *server) fail(ctx context.Context, err error) error {
 	p := s.problem(ctx, err)
 	if p.Status == http.StatusServiceUnavailable {
-		return huma.ErrorWithHeaders(p, http.Header{"Retry-After": {strconv.Itoa(1 + rand.IntN(10))}})
+		return huma.ErrorWithHeaders(p, http.Header{"Retry-After": {retryAfter()}})
 	}
 	return p
 }
+
+// retryAfter spreads those who come back, in seconds.
+func retryAfter() string { return strconv.Itoa(1 + rand.IntN(10)) }
 
 func init() {
 	// huma's own errors (a body that does not fit the schema) get our form.

@@ -121,16 +121,35 @@ func (d *Dir) TokenFile() string { return filepath.Join(d.path, tokenName) }
 // is stored unreadable, and that later.
 func (d *Dir) Secret(random io.Reader) (secret [32]byte, err error) {
 	path := filepath.Join(d.path, secretName)
-	text, err := readSecret(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		if !d.first {
+	if !d.first {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			return secret, &fleet.Error{Code: fleet.CodeInvalid, Message: "the data folder has a database and no " + secretName,
 				Hint: "bring the file back from where you keep it: the device keys can't be read without it"}
+		}
+	}
+	return SecretFile(path, d.first, random)
+}
+
+// SecretFile reads a secret that is kept by itself, and makes it if it is not there and
+// may be made. CodeNotFound where it is not there.
+func SecretFile(path string, mayMake bool, random io.Reader) (secret [32]byte, err error) {
+	text, err := readSecret(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if !mayMake {
+			return secret, &fleet.Error{Code: fleet.CodeNotFound, Message: "there is no " + path,
+				Hint: "bring the file that the database was made with: the device keys can't be read without it"}
 		}
 		if _, err := io.ReadFull(random, secret[:]); err != nil {
 			return secret, fmt.Errorf("make %s: %w", secretName, err)
 		}
-		return secret, writeFile(path, hex.EncodeToString(secret[:])+"\n")
+		err := makeFile(path, hex.EncodeToString(secret[:])+"\n")
+		if errors.Is(err, fs.ErrExist) {
+			return SecretFile(path, false, random) // another server made it just now
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			err = &fleet.Error{Code: fleet.CodeInvalid, Message: "there is no folder " + filepath.Dir(path), Hint: "make it, readable by this user alone"}
+		}
+		return secret, err
 	}
 	if err != nil {
 		return secret, err
@@ -149,6 +168,14 @@ func (d *Dir) Secret(random io.Reader) (secret [32]byte, err error) {
 // hash is in the database: a crash between the two leaves a token that does not
 // work and that the next start replaces, never one that works and nobody knows.
 func (d *Dir) EnsureToken(ctx context.Context, tokens fleet.Tokens, random io.Reader, now time.Time) (string, error) {
+	return EnsureTokenAt(ctx, d.TokenFile(), tokens, random, now)
+}
+
+// TokenFileBeside is where a server without a data folder keeps the first token: beside its secret.
+func TokenFileBeside(secret string) string { return filepath.Join(filepath.Dir(secret), tokenName) }
+
+// EnsureTokenAt is EnsureToken with the file named.
+func EnsureTokenAt(ctx context.Context, file string, tokens fleet.Tokens, random io.Reader, now time.Time) (string, error) {
 	known, err := tokens.ListTokens(ctx)
 	if err != nil {
 		return "", err
@@ -162,7 +189,7 @@ func (d *Dir) EnsureToken(ctx context.Context, tokens fleet.Tokens, random io.Re
 	if err != nil {
 		return "", err
 	}
-	if err := writeFile(d.TokenFile(), token+"\n"); err != nil {
+	if err := writeFile(file, token+"\n"); err != nil {
 		return "", err
 	}
 	if _, err := tokens.AddToken(ctx, "admin", token, now); err != nil {
@@ -195,7 +222,14 @@ func readSecret(path string) (string, error) {
 
 // writeFile replaces a file as a whole: after a crash there is the old one or
 // the new one.
-func writeFile(path, text string) (err error) {
+func writeFile(path, text string) error { return write(path, text, os.Rename) }
+
+// makeFile makes a file as a whole, or answers fs.ErrExist.
+func makeFile(path, text string) error {
+	return write(path, text, func(from, to string) error { return errors.Join(os.Link(from, to), os.Remove(from)) })
+}
+
+func write(path, text string, name func(from, to string) error) (err error) {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*") // mode 0600
 	if err != nil {
@@ -216,7 +250,7 @@ func writeFile(path, text string) (err error) {
 	if err = f.Close(); err != nil {
 		return err
 	}
-	if err = os.Rename(f.Name(), path); err != nil {
+	if err = name(f.Name(), path); err != nil {
 		return err
 	}
 	return syncDir(dir)

@@ -68,6 +68,7 @@ type Service struct {
 	max      int64
 	now      func() time.Time
 	demo     bool
+	shared   bool
 
 	// publishing is held from the look at the newest key list until what was judged by it is stored.
 	publishing sync.Mutex
@@ -88,6 +89,9 @@ type Options struct {
 	Stage    func(ctx context.Context, room int64) (Staged, error)
 	MaxImage int64 // bytes; 0: DefaultMaxImage
 	Now      func() time.Time
+	// Shared: other servers put blobs into the same place. None is removed here: what no release
+	// refers to yet may be on its way to one there.
+	Shared bool
 	// ThrowAway: key lists with the mark of a demo's keys are taken. For the demo's own server.
 	ThrowAway bool
 }
@@ -95,7 +99,7 @@ type Options struct {
 // New makes a Service. All options but MaxImage are required; without Signed and
 // Stage there are images only.
 func New(o Options) *Service {
-	s := &Service{blobs: o.Blobs, releases: o.Releases, signed: o.Signed, stage: o.Stage, max: o.MaxImage, now: o.Now, demo: o.ThrowAway, pinned: map[fleet.Digest]int{}}
+	s := &Service{blobs: o.Blobs, releases: o.Releases, signed: o.Signed, stage: o.Stage, max: o.MaxImage, now: o.Now, demo: o.ThrowAway, shared: o.Shared, pinned: map[fleet.Digest]int{}}
 	if s.max == 0 {
 		s.max = DefaultMaxImage
 	}
@@ -196,7 +200,7 @@ func (s *Service) unpin(ctx context.Context, failed error, digests ...fleet.Dige
 			free = append(free, d)
 		}
 	}
-	if len(free) == 0 || failed == nil || !certain(failed) {
+	if len(free) == 0 || failed == nil || s.shared || !certain(failed) {
 		return
 	}
 	ctx = context.WithoutCancel(ctx) // the caller may be gone: that is one of the reasons to clean up

@@ -64,7 +64,7 @@ func (s *Service) uses(ctx context.Context) (map[fleet.Digest]use, []fleet.Relea
 }
 
 // Sweep removes the blobs that no release refers to: a crash between a blob and
-// its release leaves some. It returns how many, and what is missing: an image or
+// its release leaves some. Where servers share the place it removes none. It returns how many, and what is missing: an image or
 // a stream, which nobody can download, and a manifest that is not the one that
 // was signed.
 func (s *Service) Sweep(ctx context.Context) (removed int, faults []Fault, err error) {
@@ -93,7 +93,7 @@ func (s *Service) Sweep(ctx context.Context) (removed int, faults []Fault, err e
 	}
 	faults = append(faults, more...)
 	for _, d := range blobs {
-		if _, ok := used[d]; ok || s.pinned[d] > 0 {
+		if _, ok := used[d]; ok || s.pinned[d] > 0 || s.shared {
 			continue
 		}
 		if err := s.blobs.Delete(ctx, d); err != nil {

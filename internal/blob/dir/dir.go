@@ -23,6 +23,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/runnel-fota/runnel/internal/blob"
 	"github.com/runnel-fota/runnel/internal/fleet"
@@ -47,7 +48,13 @@ type Options struct {
 	// Reserve is what must stay free on the disk, in bytes; negative: nothing.
 	// 0: DefaultReserve.
 	Reserve int64
+	// Shared: other servers write to the folder too. What one of them is writing is left alone:
+	// only what was not touched for a day is taken for a crash's.
+	Shared bool
 }
+
+// unfinishedAge is how old a file in tmp is before it is nobody's, where the folder is shared.
+const unfinishedAge = 24 * time.Hour
 
 // Dir is an open folder of blobs.
 type Dir struct {
@@ -83,11 +90,20 @@ func open(o Options, ops ops) (*Dir, error) {
 		return nil, fmt.Errorf("blobs: %w", err)
 	}
 	for _, e := range left {
+		if o.Shared && !old(e) {
+			continue
+		}
 		if err := d.ops.remove(filepath.Join(tmp, e.Name())); err != nil {
 			return nil, fmt.Errorf("blobs: %w", err)
 		}
 	}
 	return d, nil
+}
+
+// old says whether nobody writes to a file in tmp any more.
+func old(e fs.DirEntry) bool {
+	st, err := e.Info()
+	return err == nil && time.Since(st.ModTime()) > unfinishedAge
 }
 
 func (d *Dir) name(digest fleet.Digest) string { return filepath.Join(d.path, digest.String()) }

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 
 	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/lock"
 
 	"github.com/runnel-fota/runnel/internal/fleet"
 )
@@ -16,9 +15,8 @@ import (
 //go:embed migrations/*.sql
 var migrationFiles embed.FS
 
-// migrate brings the tables up to date. Migrations only go up, and of servers that start
-// at once one makes them: a program that is older than the tables refuses them instead of
-// guessing what a newer one meant.
+// migrate brings the tables up to date. Migrations only go up: a program that is older
+// than the tables refuses them instead of guessing what a newer one meant.
 func migrate(ctx context.Context, db *sql.DB, name string) error {
 	p, err := migrations(db)
 	if err != nil {
@@ -47,12 +45,7 @@ func migrations(db *sql.DB) (*goose.Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Asked for once a second for five minutes: a migration of a large fleet takes its time.
-	one, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300))
-	if err != nil {
-		return nil, fmt.Errorf("migrations: %w", err)
-	}
-	p, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()), goose.WithSessionLocker(one))
+	p, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
 	if err != nil {
 		return nil, fmt.Errorf("migrations: %w", err)
 	}
@@ -60,7 +53,7 @@ func migrations(db *sql.DB) (*goose.Provider, error) {
 }
 
 // versions are the tables' schema, 0 where there are none, and this program's. goose's own
-// look would make its table, of two servers that start at once by both.
+// look would make its table.
 func versions(ctx context.Context, p *goose.Provider, db *sql.DB) (have, want int64, err error) {
 	for _, s := range p.ListSources() {
 		want = max(want, s.Version)

@@ -78,6 +78,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(openError(c, err), s.Close())
+			return
 		}
 	}()
 	if s.durable, err = newPool(ctx, c); err != nil {
@@ -88,16 +89,60 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if s.light, err = newPool(ctx, light); err != nil {
 		return nil, err
 	}
-	if err := s.identify(ctx); err != nil {
-		return nil, err
-	}
-	if err := migrate(ctx, s.durable.sql, name(c)); err != nil {
-		return nil, err
-	}
 	if s.Store, err = sqlstore.New(database{s}, dialect, sqlstore.Options{Secret: o.Secret, Random: o.Random}); err != nil {
 		return nil, err
 	}
-	return s, s.Start(ctx)
+	// Of servers that start at once one makes the tables and seals the secret.
+	err = alone(ctx, s.light.sql, func() error {
+		if err := s.identify(ctx); err != nil {
+			return err
+		}
+		if err := migrate(ctx, s.durable.sql, name(c)); err != nil {
+			return err
+		}
+		return s.Start(ctx)
+	})
+	return s, err
+}
+
+// alone runs f while no other server runs its own; migrations of a large fleet take their time.
+func alone(ctx context.Context, db *sql.DB, f func() error) error {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := conn.ExecContext(ctx, "SET lock_timeout = '10min'"); err != nil {
+		return err
+	}
+	if _, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock(1381322316, 3)"); err != nil {
+		return err
+	}
+	err = f()
+	ctx = context.WithoutCancel(ctx)
+	_, unlock := conn.ExecContext(ctx, "SELECT pg_advisory_unlock(1381322316, 3)")
+	_, reset := conn.ExecContext(ctx, "RESET lock_timeout")
+	return errors.Join(err, unlock, reset)
+}
+
+// Sealed says whether a secret was ever used with the database.
+func Sealed(ctx context.Context, url string) (sealed bool, err error) {
+	c, err := config(url)
+	if err != nil {
+		return false, err
+	}
+	p, err := newPool(ctx, c)
+	if err != nil {
+		return false, openError(c, err)
+	}
+	defer p.close()
+	if err = p.sql.QueryRowContext(ctx, "SELECT to_regclass('seal') IS NOT NULL").Scan(&sealed); err == nil && sealed {
+		err = p.sql.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM seal)").Scan(&sealed)
+	}
+	if err != nil {
+		return false, openError(c, err)
+	}
+	return sealed, nil
 }
 
 // Close gives the connections back.
