@@ -38,6 +38,11 @@ type Port interface {
 	Bootable(boot.Slot) bool
 }
 
+// Healthy is the power of a Port to say how its board is doing, with each poll of the
+// native wire: an encoded native.Health in memory of the board's, which lasts until the
+// next call; nil for nothing. Where no Port has it, nothing of it is linked.
+type Healthy interface{ Health() []byte }
+
 // ImageCheck is the boot loader's image check, fed from the start of a slot, on the
 // pass that takes the slot's SHA-256; core/esp32's ImagePass is one. Write takes more
 // bytes than the image has; its first error stays, and End returns it.

@@ -90,6 +90,9 @@ func (n *Native) describe(u *Updater, m *native.Poll) {
 	m.Envelope, m.Chunk = uint32(len(u.buf)), uint32(u.chunkTo)
 	m.Security, m.SecureVersion, m.HasSecureVersion = c.Security, c.SecureVersion, c.HasSecure
 	m.Running = uint8(u.running())
+	if h, ok := u.c.Port.(Healthy); ok {
+		m.Health = h.Health()
+	}
 	if c.Format == manifest.FormatESP {
 		m.HasChip, m.Chip = true, u.c.Chip
 	}

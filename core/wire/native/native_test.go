@@ -130,6 +130,9 @@ func samples() map[string]message {
 		HasChip: true, Chip: 9, SlotCount: 2, Running: 1, Envelope: 1280, Chunk: 4096, InProgress: 42, Progress: 524288,
 		Security: SecureBoot | Rollback, HasSecureVersion: true}
 	full.Slots[0], full.Slots[1] = 1572864, 1572864
+	healthy := &Poll{Device: []byte("d"), Profile: ProfileMACOnly, Hardware: []byte("h"), SlotCount: 1, Running: Factory, Envelope: 1280, Chunk: 256,
+		Health: (&Health{FreeRAM: 120_000, Reset: 4, Battery: 80, Signal: 67}).Encode(make([]byte, MaxHealth))}
+	healthy.Slots[0] = 65536
 	least := &Poll{Device: []byte("d"), Profile: ProfileMACOnly, Hardware: []byte("h"), SlotCount: 1, Running: Factory, Envelope: 1280, Chunk: 256}
 	least.Slots[0] = 65536
 	slots := &Poll{Device: x64, Key: 255, Nonce: 1 << 32, Boot: m32, Profile: ProfileSigned, Hardware: bytes.Repeat([]byte{0x55}, 32),
@@ -138,7 +141,7 @@ func samples() map[string]message {
 		slots.Slots[i] = m32 - uint32(i)
 	}
 	return map[string]message{
-		"poll-full": full, "poll-least": least, "poll-16-slots": slots,
+		"poll-full": full, "poll-least": least, "poll-16-slots": slots, "poll-health": healthy,
 		"answer-offer": &Answer{Device: name, Nonce: m64, Highest: m64, ComeBack: 3600, ListVersion: 9, ListGeneration: 1, Time: 1790000000, HasOffer: true,
 			Random: span(1, 8), Offer: Offer{Epoch: 1, Sequence: 42, Manifest: digestOf("manifest"), ManifestLength: 412,
 				Stream: digestOf("stream"), Chunk: 4096, FileLength: 1048576 + 32*255}},
@@ -189,7 +192,7 @@ func TestSizes(t *testing.T) {
 	}{
 		{"Keys", unsafe.Sizeof(Keys{}), 128},
 		{"SoftMAC", unsafe.Sizeof(SoftMAC{}), 24},
-		{"Poll", unsafe.Sizeof(Poll{}), 256},
+		{"Poll", unsafe.Sizeof(Poll{}), 272},
 		{"Answer", unsafe.Sizeof(Answer{}), 200},
 		{"Report", unsafe.Sizeof(Report{}), 88},
 		{"Ack", unsafe.Sizeof(Ack{}), 40},
@@ -331,7 +334,7 @@ func TestNoKindPassesForAnother(t *testing.T) {
 			}
 		}
 	}
-	if tried != 13*11 {
+	if tried != 14*11 {
 		t.Errorf("%d pairs were tried", tried)
 	}
 }

@@ -29,6 +29,7 @@ type Poll struct {
 	Digest   []byte // SHA-256 of the running image; nil: not known
 	Version  []byte // of the running image, text, to MaxVersion bytes; nil: not known
 	Hardware []byte // 1 to MaxHardware bytes
+	Health   []byte // an encoded Health; nil: the board says nothing of it
 
 	Nonce                            uint64
 	Boot                             uint32 // starts of the updater
@@ -58,7 +59,7 @@ func (m *Poll) valid() bool {
 	return isName(m.Device) && len(m.Device) <= MaxDevice &&
 		sized(m.Random, RandomSize) && sized(m.Digest, DigestSize) &&
 		(m.Version == nil || between(m.Version, MaxVersion)) &&
-		between(m.Hardware, MaxHardware) &&
+		between(m.Hardware, MaxHardware) && len(m.Health) <= MaxHealth &&
 		m.SlotCount > 0 && m.SlotCount <= MaxSlots &&
 		(m.Running < m.SlotCount || m.Running == Factory) &&
 		(m.Profile == ProfileSigned || m.Profile == ProfileMACOnly) &&
@@ -76,7 +77,7 @@ func (m *Poll) Encode(buf []byte, mac MAC) ([]byte, Error) {
 	var w cbor.Writer
 	w.Begin(buf)
 	w.Map(16 + count(m.Random != nil) + count(m.Digest != nil) + count(m.Version != nil) +
-		count(m.HasChip) + 2*count(m.InProgress != 0) + count(m.HasSecureVersion))
+		count(m.HasChip) + 2*count(m.InProgress != 0) + count(m.HasSecureVersion) + count(len(m.Health) > 0))
 	fieldText(&w, 0, m.Device)
 	field(&w, 1, uint32(m.Key))
 	field64(&w, 2, m.Nonce)
@@ -109,6 +110,10 @@ func (m *Poll) Encode(buf []byte, mac MAC) ([]byte, Error) {
 	field(&w, 21, uint32(m.Security))
 	if m.HasSecureVersion {
 		field(&w, 22, m.SecureVersion)
+	}
+	if len(m.Health) > 0 {
+		w.Key(-1)
+		w.Raw(m.Health)
 	}
 	return seal(&w, buf, mac, MessagePoll)
 }
@@ -178,6 +183,13 @@ func (m *Poll) read(r *cbor.Reader) Error {
 			m.Security = Security(r.Uint32(0xFF))
 		case 22:
 			m.SecureVersion, m.HasSecureVersion = u32(r), true
+		case -1:
+			from := r.Pos()
+			r.Skip()
+			if p := r.Raw(from); len(p) <= MaxHealth {
+				m.Health = p // what is longer is nobody's: it is passed over
+			}
+			continue
 		default:
 			r.Unknown(k)
 			continue

@@ -166,6 +166,12 @@ func (port) Unix() uint32                  { return board.Input() }
 func (port) Random() uint32                { return board.Input() }
 func (port) ResetReason() boot.ResetReason { return boot.ResetReason(board.Input()) }
 func (port) Bootable(boot.Slot) bool       { return board.Bool() }
+func (port) Health() []byte {
+	h := native.Health{FreeRAM: board.Input(), Reset: uint8(board.Input())}
+	return h.Encode(healthRoom[:])
+}
+
+var healthRoom [native.MaxHealth]byte
 
 // keep implements the updater's interfaces and keeps every pointer.
 type keep struct {

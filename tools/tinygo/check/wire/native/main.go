@@ -66,6 +66,8 @@ func device(mac native.MAC) {
 	poll.Device, poll.Hardware = bytes[:8], bytes[:board.Input()&31]
 	poll.Nonce = uint64(board.Input())
 	poll.Slots[0], poll.SlotCount = board.Input(), 2
+	health := native.Health{FreeRAM: board.Input(), Battery: uint8(board.Input())}
+	poll.Health = health.Encode(bytes[:native.MaxHealth])
 	send(poll.Encode(body[:], mac))
 	check(answer.Decode(receive(), mac, bytes[:8], poll.Nonce, poll.Random))
 	board.Bytes(answer.Offer.Stream)
