@@ -212,6 +212,30 @@ func (t *Trust) Sheet(envelope []byte, product string) (*Sheet, error) {
 	return DecodeSheet(e.Payload)
 }
 
+// Signers are the names of the release keys whose good signatures a manifest bears,
+// each once, and how many it needs: Manifest stops looking at as many as that.
+// None where there is no list, or the list does not name the product.
+func (t *Trust) Signers(envelope []byte, product string) (names []string, threshold int) {
+	e, err := ParseEnvelope(envelope)
+	if err != nil || t.List == nil || t.List.Product(product) == nil {
+		return nil, 0
+	}
+	for i := range t.List.Keys {
+		k := &t.List.Keys[i]
+		if k.Roles&manifest.RoleRelease == 0 || !k.SignsFor(product) {
+			continue
+		}
+		id := KeyID(k.Public)
+		for _, s := range e.Sigs[:e.N] {
+			if bytes.Equal(id[:], s.KeyID) && ed25519.Verify(k.Public, sigStructure(manifest.KindManifest, e.Payload, k.Public), s.Sig) {
+				names = append(names, KeyName(k.Public))
+				break
+			}
+		}
+	}
+	return names, t.List.Product(product).Threshold
+}
+
 // ErrNoList: roots alone say nothing about releases.
 var ErrNoList = errors.New("there is no key list")
 

@@ -19,6 +19,7 @@ import (
 	"github.com/runnel-fota/runnel/internal/bridge"
 	"github.com/runnel-fota/runnel/internal/client"
 	"github.com/runnel-fota/runnel/internal/devicehttp"
+	"github.com/runnel-fota/runnel/internal/fleet"
 	"github.com/runnel-fota/runnel/release"
 	"github.com/runnel-fota/runnel/release/releasetest"
 	"github.com/runnel-fota/runnel/sim/board"
@@ -313,7 +314,7 @@ func newLineFleet(t *testing.T, url, token string) *lineFleet {
 	}
 	f.roots = trust.Baked()
 	file := releasetest.File(t, nil, releasetest.Manifest(t, lineProduct, "1.1", f.newImage), f.newImage, nil)
-	if _, err := c.PublishRelease(t.Context(), bytes.NewReader(file), int64(len(file))); err != nil {
+	if _, err := c.PublishRelease(t.Context(), bytes.NewReader(file), int64(len(file)), fleet.Publication{}); err != nil {
 		t.Fatal(err)
 	}
 	return f
@@ -342,7 +343,7 @@ func (f *lineFleet) oldBoard(t *testing.T, id string) v1.Identity {
 	t.Helper()
 	const product = "bad/old"
 	if !f.v1 {
-		if _, err := f.c.Publish(t.Context(), product, "1.1", 1024, "", bytes.NewReader(f.newImage), int64(len(f.newImage))); err != nil {
+		if _, err := f.c.Publish(t.Context(), product, "1.1", 1024, "", bytes.NewReader(f.newImage), int64(len(f.newImage)), fleet.Publication{}); err != nil {
 			t.Fatal(err)
 		}
 		f.v1 = true

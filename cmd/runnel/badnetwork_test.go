@@ -23,6 +23,7 @@ import (
 	"github.com/runnel-fota/runnel/core/esp32"
 	"github.com/runnel-fota/runnel/internal/client"
 	"github.com/runnel-fota/runnel/internal/devicehttp"
+	"github.com/runnel-fota/runnel/internal/fleet"
 	"github.com/runnel-fota/runnel/release"
 	"github.com/runnel-fota/runnel/release/releasetest"
 	"github.com/runnel-fota/runnel/sim/board"
@@ -225,7 +226,7 @@ func TestBadNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := releasetest.File(t, nil, releasetest.Manifest(t, product, "1.1", newImage), newImage, nil)
-	if _, err := c.PublishRelease(t.Context(), bytes.NewReader(file), int64(len(file))); err != nil {
+	if _, err := c.PublishRelease(t.Context(), bytes.NewReader(file), int64(len(file)), fleet.Publication{}); err != nil {
 		t.Fatal(err)
 	}
 	rounds := 12

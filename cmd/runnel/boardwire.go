@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,6 +38,7 @@ type boardWire struct {
 	keyNumber uint8
 	product   string
 	hardware  string
+	health    string
 	boardTrust
 
 	cmd *cobra.Command
@@ -110,12 +114,13 @@ func (w *boardWire) flags(cmd *cobra.Command) {
 	f.StringVar(&w.product, "product", "", "native: the `product` that it is")
 	f.StringVar(&w.hardware, "hardware", "", "native: its hardware's `name`, or 0x and hex digits (default: the chip of the running image, e.g. esp32c3)")
 	w.trustFlags(cmd, "native: ")
+	f.StringVar(&w.health, "health", "", "native: what the board says of itself, like `free_ram=120000,battery=80,signal=-67` (bytes, percent, dBm)")
 	w.psk.flags(cmd)
 	f.BoolVar(&w.silent, "silent", false, "v1: send no Device-ID and no MAC, as old boards do")
 }
 
 // nativeFlags have a meaning on the native wire only.
-var nativeFlags = []string{"key-file", "key-number", "product", "hardware", "root", "m", "generation", "trust", "mac-only"}
+var nativeFlags = []string{"key-file", "key-number", "product", "hardware", "root", "m", "generation", "trust", "mac-only", "health"}
 
 // choose settles which wire it is, and finds flags of the other one.
 func (w *boardWire) choose() error {
@@ -158,7 +163,36 @@ func (w *boardWire) checkNative() error {
 	case fleet.ValidateProduct(w.product) != nil:
 		return usagef("%v", fleet.ValidateProduct(w.product))
 	}
-	return w.checkTrust(w.cmd)
+	if err := w.checkTrust(w.cmd); err != nil {
+		return err
+	}
+	_, err := parseHealth(w.health)
+	return err
+}
+
+// parseHealth reads "free_ram=120000,battery=80,signal=-67"; "" says nothing.
+func parseHealth(text string) (h wire.Health, err error) {
+	if text == "" {
+		return h, nil
+	}
+	for part := range strings.SplitSeq(text, ",") {
+		name, value, _ := strings.Cut(part, "=")
+		n, err := strconv.ParseInt(value, 10, 64)
+		switch {
+		case err != nil:
+		case name == "free_ram" && n > 0 && n <= math.MaxUint32:
+			h.FreeRAM = uint32(n)
+			continue
+		case name == "battery" && n > 0 && n <= 100:
+			h.Battery = uint8(n)
+			continue
+		case name == "signal" && n < 0 && n >= -255:
+			h.Signal = uint8(-n)
+			continue
+		}
+		return h, usagef("--health %q says nothing of a board", part).withHint("write it like free_ram=120000,battery=80,signal=-67: bytes, 1 to 100 percent, dBm below 0")
+	}
+	return h, nil
 }
 
 // boardIdentity is what an App is given of it.
@@ -219,6 +253,9 @@ func (w *boardWire) identity(id string, poll time.Duration, chip uint16) (boardI
 	}
 	n := &board.Native{Device: id, Product: w.product, Hardware: string(list[0]), Key: w.keyNumber, Roots: w.baked,
 		Secret: [wire.SecretSize]byte(w.key), MinPollMillis: uint32(poll.Milliseconds())}
+	if n.Health, err = parseHealth(w.health); err != nil {
+		return boardIdentity{}, err
+	}
 	if w.cmd.Flags().Changed("poll") {
 		n.MaxPollMillis = n.MinPollMillis
 	}

@@ -340,7 +340,7 @@ func (d *demo) push(ctx context.Context, version string, img []byte) (client.Rel
 		p, err = d.pushSigned(ctx, version, img)
 	} else {
 		sum := sha256.Sum256(img)
-		p, err = d.api.Publish(ctx, demoProduct, version, demoChunk, hex.EncodeToString(sum[:]), bytes.NewReader(img), int64(len(img)))
+		p, err = d.api.Publish(ctx, demoProduct, version, demoChunk, hex.EncodeToString(sum[:]), bytes.NewReader(img), int64(len(img)), fleet.Publication{})
 	}
 	if err != nil {
 		return client.Release{}, err

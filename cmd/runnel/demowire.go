@@ -19,6 +19,7 @@ import (
 	"github.com/runnel-fota/runnel/core/manifest"
 	v1 "github.com/runnel-fota/runnel/core/wire/v1"
 	"github.com/runnel-fota/runnel/internal/client"
+	"github.com/runnel-fota/runnel/internal/fleet"
 	"github.com/runnel-fota/runnel/release"
 	"github.com/runnel-fota/runnel/sim/board"
 	"github.com/runnel-fota/runnel/sim/nor"
@@ -168,7 +169,7 @@ func (d *demo) pushSigned(ctx context.Context, version string, img []byte) (clie
 	if d.stream == "" {
 		d.stream = "/r1/streams/" + raw.Digest.String()
 	}
-	return d.api.PublishRelease(ctx, f, st.Size())
+	return d.api.PublishRelease(ctx, f, st.Size(), fleet.Publication{})
 }
 
 // Do carries a request, and counts what of B is fetched.

@@ -9,15 +9,23 @@ import (
 
 	"github.com/runnel-fota/runnel/internal/client"
 	"github.com/runnel-fota/runnel/internal/fleet"
+	"github.com/runnel-fota/runnel/internal/term"
 )
 
 type orderFunc func(*client.Client, context.Context, string) (client.Device, error)
 
 func newDeviceCmd() *cobra.Command {
 	r := &remote{}
+	cmd := newDeviceShowCmd(r, "device")
+	r.flags(cmd)
+	return cmd
+}
+
+// newDeviceShowCmd is 'runnel device', and 'runnel devices show', where people look for it.
+func newDeviceShowCmd(r *remote, name string) *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
-		Use:   "device ID",
+		Use:   name + " ID",
 		Short: "Show one device and its timeline",
 		Long: `Shows a device and what became of it, newest first.
 
@@ -47,6 +55,7 @@ func newDeviceCmd() *cobra.Command {
 			}
 			rows := [][]string{{"device", d.ID}, {"product", d.Product}, {"identity", d.Assurance}, {"runs", runsText(&d)},
 				{"last seen", stampOrNever(d.LastSeen)}, {"nonce", fmt.Sprint(d.Nonce)}}
+			rows = append(rows, sayOfItself(&d)...)
 			if p := d.Deployment; p != nil {
 				rows = append(rows, []string{"deployment", deploymentText(p)}, []string{"chunks", fmt.Sprintf("%d of %d", p.ChunksReceived, p.ChunksTotal)})
 				if p.Reason != "" {
@@ -65,8 +74,45 @@ func newDeviceCmd() *cobra.Command {
 		},
 	}
 	cmd.Flags().IntVar(&limit, "limit", 50, "how many `lines` of its timeline, 1 to 1000")
-	r.flags(cmd)
 	return cmd
+}
+
+// sayOfItself are rows of what a device says of its image, its bootloader and how it is.
+func sayOfItself(d *client.Device) (rows [][]string) {
+	if d.RunningDigest != "" {
+		rows = append(rows, []string{"image", "sha256 " + d.RunningDigest})
+	}
+	if b := d.Bootloader; b != nil {
+		can := []string{"does not go back by itself"}
+		if b.Rollback {
+			can[0] = "goes back by itself"
+		}
+		if b.SecureBoot {
+			can = append(can, "secure boot")
+		}
+		if b.FlashEncryption {
+			can = append(can, "flash encryption")
+		}
+		if b.SecureVersion != nil {
+			can = append(can, fmt.Sprintf("secure version %d", *b.SecureVersion))
+		}
+		rows = append(rows, []string{"bootloader", strings.Join(can, ", ")})
+	}
+	if h := d.Health; h != nil {
+		if h.FreeRAM != 0 {
+			rows = append(rows, []string{"free RAM", term.Number(h.FreeRAM) + " bytes"})
+		}
+		if h.BootReason != "" {
+			rows = append(rows, []string{"started by", h.BootReason})
+		}
+		if h.Battery != 0 {
+			rows = append(rows, []string{"battery", fmt.Sprintf("%d %%", h.Battery)})
+		}
+		if h.Signal != 0 {
+			rows = append(rows, []string{"signal", fmt.Sprintf("%d dBm", h.Signal)})
+		}
+	}
+	return rows
 }
 
 // runsText is the version that a device runs, and from which slot, where it said so.

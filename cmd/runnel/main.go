@@ -112,6 +112,15 @@ type statusError struct {
 
 func (e *statusError) Error() string { return e.msg }
 
+// asUsage is a mistake of the domain as one of usage.
+func asUsage(err error) error {
+	var e *fleet.Error
+	if !errors.As(err, &e) {
+		return usagef("%v", err)
+	}
+	return usagef("%s", e.Message).withHint("%s", e.Hint)
+}
+
 // hintedError is a failure with what to do about it.
 type hintedError struct {
 	err  error

@@ -23,6 +23,7 @@ func newPushCmd() *cobra.Command {
 	r := &remote{}
 	var product, version string
 	var chunkSize int
+	var say fleet.Publication
 	cmd := &cobra.Command{
 		Use:   "push FILE...",
 		Short: "Check a release file or an image, and publish it",
@@ -40,6 +41,9 @@ the bootloader would. A bad file is refused with what is wrong and where, and le
 nothing behind. The same file again is no error. Where the upload takes long, a
 terminal shows how far it is.
 
+A draft is checked and stored, and offered to nobody until 'runnel releases publish'. What
+is in a channel is given out by rollouts alone ('runnel rollout create --channel').
+
 --json prints {"release":{...},"created":bool,"warning"}, for each file; the release is
 as 'runnel releases --json' shows it.`,
 		Example: "  runnel push pump-1.2.0.runnel\n  runnel push pump-1.4.0-slot0.runnel pump-1.4.0-slot1.runnel\n  runnel push build/firmware.bin --product acme/pump --version 1.2.0\n  runnel push firmware.bin --product acme/pump --version 1.2.1 --chunk-size 4096 --json",
@@ -55,20 +59,27 @@ as 'runnel releases --json' shows it.`,
 					return usagef("several files are pushed at once where all are release files")
 				}
 			}
+			if err := fleet.ValidateWords(say.Channel, say.Notes); err != nil {
+				return asUsage(err)
+			}
 			if isReleaseFile(args[0]) {
 				for _, name := range []string{"product", "version", "chunk-size"} {
 					if cmd.Flags().Changed(name) {
 						return usagef("--%s is for images: %s is a release file, which says it itself", name, args[0])
 					}
 				}
-				return pushReleases(cmd, r, args)
+				return pushReleases(cmd, r, args, say)
 			}
 			for _, name := range []string{"product", "version"} {
 				if !cmd.Flags().Changed(name) {
 					return usagef("--%s is missing", name).withHint("see 'runnel push --help'")
 				}
 			}
-			warning, err := fleet.CheckChunkSize(chunkSize)
+			var warning string
+			var err error
+			if cmd.Flags().Changed("chunk-size") {
+				warning, err = fleet.CheckChunkSize(chunkSize)
+			}
 			if err = errors.Join(fleet.ValidateProduct(product), fleet.ValidateVersion(version), err); err != nil {
 				return usagef("%v", err)
 			}
@@ -86,7 +97,7 @@ as 'runnel releases --json' shows it.`,
 				return err
 			}
 			p, err := sendFile(cmd, r, f, size, func(up io.Reader) (client.Published, error) {
-				return c.Publish(cmd.Context(), product, version, chunkSize, digest, up, size)
+				return c.Publish(cmd.Context(), product, version, chunkSize, digest, up, size, say)
 			})
 			if err != nil {
 				return err
@@ -100,7 +111,10 @@ as 'runnel releases --json' shows it.`,
 	}
 	cmd.Flags().StringVar(&product, "product", "", "the `product` it is for: name or vendor/name")
 	cmd.Flags().StringVar(&version, "version", "", "the `version` that people call it")
-	cmd.Flags().IntVar(&chunkSize, "chunk-size", 1024, "`bytes` in a chunk, 256 to 16384")
+	cmd.Flags().IntVar(&chunkSize, "chunk-size", 0, "`bytes` in a chunk, 256 to 16384 (default: the product's first of 'products set --chunk-sizes', else 1024)")
+	cmd.Flags().BoolVar(&say.Draft, "draft", false, "offer it to nobody until it is published")
+	cmd.Flags().StringVar(&say.Channel, "channel", "", "its `channel`, like beta: it is given out by rollouts alone")
+	cmd.Flags().StringVar(&say.Notes, "notes", "", "`text` for people, 2048 bytes at most")
 	r.flags(cmd)
 	return cmd
 }
@@ -141,6 +155,12 @@ func showPublished(cmd *cobra.Command, r *remote, p client.Published) error {
 		word = "already published:"
 	}
 	l := p.Release
+	if l.State == string(fleet.ReleaseDraft) {
+		word = "drafted"
+		if !p.Created {
+			word = "already a draft:"
+		}
+	}
 	name := l.Version
 	if l.Slot != nil {
 		name += fmt.Sprintf(" for slot %d", *l.Slot)
@@ -151,6 +171,9 @@ func showPublished(cmd *cobra.Command, r *remote, p client.Published) error {
 		fmt.Fprintf(out, "signed: epoch %d, sequence %d, security version %d, manifest %s\n", l.Epoch, l.Sequence, l.SecurityVersion, l.ManifestDigest)
 	}
 	fmt.Fprintf(out, "sha256 %s\n", l.Digest)
+	if l.State == string(fleet.ReleaseDraft) {
+		fmt.Fprintf(out, "nobody is offered it: 'runnel releases publish %d' publishes it\n", l.ID)
+	}
 	return nil
 }
 

@@ -19,7 +19,7 @@ import (
 
 // pushReleases publishes release files. All but who signed them is checked here
 // too: what was cut or altered on a disk need not travel.
-func pushReleases(cmd *cobra.Command, r *remote, names []string) error {
+func pushReleases(cmd *cobra.Command, r *remote, names []string, say fleet.Publication) error {
 	c, err := r.client()
 	if err != nil {
 		return err
@@ -41,7 +41,7 @@ func pushReleases(cmd *cobra.Command, r *remote, names []string) error {
 	}
 	var last client.Published
 	for i, name := range names {
-		if last, err = pushRelease(cmd, r, c, name, lists[i]); err != nil {
+		if last, err = pushRelease(cmd, r, c, name, lists[i], say); err != nil {
 			return err
 		}
 	}
@@ -74,7 +74,7 @@ func buildIn(c *release.Contents, id int64) fleet.Release {
 }
 
 // pushRelease sends one that was looked at; list is the key list in it.
-func pushRelease(cmd *cobra.Command, r *remote, c *client.Client, name string, list []byte) (p client.Published, err error) {
+func pushRelease(cmd *cobra.Command, r *remote, c *client.Client, name string, list []byte, say fleet.Publication) (p client.Published, err error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return p, err
@@ -88,7 +88,7 @@ func pushRelease(cmd *cobra.Command, r *remote, c *client.Client, name string, l
 		return p, err
 	}
 	p, err = sendFile(cmd, r, f, st.Size(), func(up io.Reader) (client.Published, error) {
-		return c.PublishRelease(cmd.Context(), up, st.Size())
+		return c.PublishRelease(cmd.Context(), up, st.Size(), say)
 	})
 	if err != nil {
 		return p, err

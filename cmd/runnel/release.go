@@ -17,8 +17,8 @@ func newReleaseCmd() *cobra.Command {
 	r := &remote{}
 	cmd := &cobra.Command{
 		Use:     "release",
-		Short:   "Look into one release",
-		Long:    "Looks into one release; 'runnel releases' lists them.",
+		Short:   "Look into one release, publish a draft, withdraw",
+		Long:    "Looks into one release, or changes what is said of it; 'runnel releases' lists them.",
 		Example: "  runnel release show 1.2.0\n  runnel release show 1.2.0 --product acme/pump --json",
 		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -48,7 +48,7 @@ one slot, "builds":[{"slot","id","digest"}]. An unsigned one has no manifest.`,
 			if err != nil {
 				return err
 			}
-			list, err := c.Releases(cmd.Context(), product)
+			list, err := c.Releases(cmd.Context(), product, "")
 			if err != nil {
 				return err
 			}
@@ -73,6 +73,7 @@ one slot, "builds":[{"slot","id","digest"}]. An unsigned one has no manifest.`,
 	show.Flags().StringVar(&product, "product", "", "the `product` that it is of; needed where several have the version")
 	show.Flags().Uint8Var(&slot, "slot", 0, "the `number` of the slot whose build it is (default: the lowest that there is)")
 	cmd.AddCommand(show)
+	cmd.AddCommand(newReleaseVerbs(r)...)
 	return cmd
 }
 
@@ -115,6 +116,14 @@ func showRelease(w io.Writer, d *client.ReleaseDetail) error {
 	rows := [][]string{{"product", d.Product}, {"version", d.Version}, {"release", strconv.FormatInt(d.ID, 10)}, {"state", d.State},
 		{"published", stamp(d.PublishedAt) + " UTC"}, {"image", term.Number(d.Size) + " bytes, sha256 " + d.Digest},
 		{"chip", d.Chip}, {"project", strings.TrimSpace(d.Project + " " + d.AppVersion)}, {"built with", d.IDFVersion}}
+	if d.Channel != "" {
+		rows = append(rows, []string{"channel", d.Channel})
+	}
+	for line := range strings.SplitSeq(d.Notes, "\n") {
+		if line = fleet.CleanText(line, fleet.MaxNotes); line != "" {
+			rows = append(rows, []string{"notes", line})
+		}
+	}
 	m := d.Manifest
 	if m == nil {
 		rows = append(rows, []string{"chunks", fmt.Sprintf("%s of %s bytes", term.Number(d.Chunks), term.Number(d.ChunkSize))},

@@ -75,8 +75,10 @@ the failure rate, so that one failure among three does not read as 33 %.
 			switch {
 			case n.Product == "":
 				return usagef("--product is missing")
-			case n.Release == "":
-				return usagef("--release is missing").withHint("name a version; 'runnel releases' lists them")
+			case n.Release == "" && n.Channel == "":
+				return usagef("--release is missing").withHint("name a version; 'runnel releases' lists them; or a channel, for the newest in it")
+			case n.Release != "" && n.Channel != "":
+				return usagef("--release and --channel exclude each other")
 			case n.OnFailure != fleet.OnFailurePause && n.OnFailure != fleet.OnFailureRevert:
 				return usagef("--on-failure is %q, not pause or revert", n.OnFailure)
 			}
@@ -110,6 +112,7 @@ the failure rate, so that one failure among three does not read as 33 %.
 	f := cmd.Flags()
 	f.StringVar(&n.Product, "product", "", "the `product`")
 	f.StringVar(&n.Release, "release", "", "`version` of the release")
+	f.StringVar(&n.Channel, "channel", "", "in place of --release: the newest release in that `channel`")
 	f.StringVar(&n.To, "to", "", "`filter` over devices; none: all of the product")
 	f.StringVar(&n.Phases, "phases", "1,10%,100%", "`list` of numbers, percent and group:NAME")
 	f.StringVar(&n.Success, "success-threshold", "80%", "`share` of a phase's devices that have to confirm")
@@ -124,6 +127,7 @@ the failure rate, so that one failure among three does not read as 33 %.
 	f.Int64Var(&n.Rate, "rate", 0, "`bytes` a second of streams that begin; 0: any")
 	f.IntVar(&n.MinRevert, "min-revert", fleet.DefaultMinRevert, "`devices` with own keys that have to fail before it reverts by itself")
 	f.StringVar(&n.Assurance, "assurance", string(fleet.AssuranceOwn), "least of devices that count: `own` or shared")
+	f.Float64Var(&n.Backoff, "backoff-scale", 1, "`factor` on the waits between tries of what failed, 0.01 to 100")
 	f.IntVar(&quarantine, "quarantine", fleet.DefaultQuarantine, "`failures` in a row from which a device gets nothing; 0: any number")
 	return cmd
 }

@@ -61,7 +61,7 @@ func rolloutToWatch(t *testing.T, bin string) (c *client.Client, way *shaky, env
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Publish(t.Context(), "acme/pump", "2", 1024, "", bytes.NewReader(img), int64(len(img))); err != nil {
+	if _, err := c.Publish(t.Context(), "acme/pump", "2", 1024, "", bytes.NewReader(img), int64(len(img)), fleet.Publication{}); err != nil {
 		t.Fatal(err)
 	}
 	return c, way, append(os.Environ(), "RUNNEL_SERVER="+way.URL, "RUNNEL_TOKEN="+p.token, "TERM=xterm-256color"), func() string {

@@ -54,6 +54,7 @@ func testSigner() {
 //	exec await ID STATE PHASE             waits for a rollout
 //	image FILE VERSION BEHAVIOUR [SIZE]   builds an app image
 //	rawimage FILE ADDRESS TEXT            builds a raw image that runs at an address
+//	keyname FILE                          sets KEY to the name of a public key
 //	server [flag ...]                     starts a server; sets RUNNEL_SERVER and RUNNEL_TOKEN
 //	shutdown                              ends it as an operator would (SIGTERM); stop ends the script
 //	crash                                 ends it as a power cut would (SIGKILL)
@@ -70,6 +71,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"image":    scriptImage,
 			"rawimage": scriptRawImage,
+			"keyname":  scriptKeyName,
 			"server":   s.start,
 			"shutdown": func(ts *testscript.TestScript, _ bool, _ []string) { s.end(ts, syscall.SIGTERM) },
 			"crash":    func(ts *testscript.TestScript, _ bool, _ []string) { s.end(ts, syscall.SIGKILL) },
@@ -111,6 +113,15 @@ func scriptRawImage(ts *testscript.TestScript, _ bool, args []string) {
 	le.PutUint32(img[20:], 0x20002000)
 	ts.Check(boot.SealRaw(img))
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), img, 0o644))
+}
+
+func scriptKeyName(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("keyname FILE")
+	}
+	keys, err := release.ReadPublic(ts.MkAbs(args[0]))
+	ts.Check(err)
+	ts.Setenv("KEY", release.KeyName(keys[0]))
 }
 
 func scriptSpoil(ts *testscript.TestScript, _ bool, args []string) {

@@ -203,7 +203,7 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 	exchange := native.New(native.Config{Replicas: h.replicas, Devices: store, Catalogue: store, KeyLists: store, Enroller: store, Log: c.log, Now: time.Now,
 		WireRaised: wire.WireRaised, TLSProxy: c.tlsProxy, ComeBack: c.comeBack})
 	exchange.Register(mux)
-	adminapi.Register(mux, adminapi.Config{Releases: store, Signed: store, KeyLists: store, Taker: images.intake,
+	adminapi.Register(mux, adminapi.Config{Releases: store, Drafts: store, Signed: store, KeyLists: store, Taker: images.intake,
 		Policies: store, V1Policies: store, Devices: wire.DeviceStore(), Keyring: wire.Keyring(store), EnrolTokens: store, Orders: wire.Orders(), Deployments: store,
 		Events: store, Tokens: store, Rollouts: store, RolloutPolicies: store, Mover: engine, Groups: store, Labels: store, Asker: &rollout.Asker{Store: store, V1: v1Catalogue{store, store}, Now: time.Now},
 		Publisher: images.intake, Ready: h.ready, Now: time.Now, Log: c.log})

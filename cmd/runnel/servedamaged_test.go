@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/runnel-fota/runnel/internal/client"
+	"github.com/runnel-fota/runnel/internal/fleet"
 )
 
 // A stream that was damaged while the server was down is served to nobody, to its
@@ -39,7 +40,7 @@ func TestServeDamagedStream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p, err := c.PublishRelease(t.Context(), bytes.NewReader(release), int64(len(release))); err != nil || p.Created {
+	if p, err := c.PublishRelease(t.Context(), bytes.NewReader(release), int64(len(release)), fleet.Publication{}); err != nil || p.Created {
 		t.Fatal(p, err)
 	}
 	if resp, got := fetch(t, url+path); resp.StatusCode != 200 || !bytes.Equal(got, want) {

@@ -42,7 +42,7 @@ func publishPump(t *testing.T, url, token string) (image []byte, d client.Releas
 	if _, _, err := c.PublishKeyList(t.Context(), releasetest.SealList(t, releasetest.List(1, "acme/pump"))); err != nil {
 		t.Fatal(err)
 	}
-	p, err := c.PublishRelease(t.Context(), bytes.NewReader(file), int64(len(file)))
+	p, err := c.PublishRelease(t.Context(), bytes.NewReader(file), int64(len(file)), fleet.Publication{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,13 +172,13 @@ func TestServeInterruptedUpload(t *testing.T) {
 	if left := files(); len(left) != 0 {
 		t.Errorf("left behind: %v", left)
 	}
-	if list, err := c.Releases(t.Context(), ""); err != nil || len(list) != 0 {
+	if list, err := c.Releases(t.Context(), "", ""); err != nil || len(list) != 0 {
 		t.Errorf("%v %v", list, err)
 	}
-	if p, err := c.PublishRelease(t.Context(), bytes.NewReader(file), int64(len(file))); err != nil || !p.Created || len(files()) != 2 {
+	if p, err := c.PublishRelease(t.Context(), bytes.NewReader(file), int64(len(file)), fleet.Publication{}); err != nil || !p.Created || len(files()) != 2 {
 		t.Errorf("%+v %v %v", p, err, files())
 	}
-	if _, err := c.PublishRelease(t.Context(), bytes.NewReader(file[:len(file)-512]), int64(len(file)-512)); fleet.CodeOf(err) != fleet.CodeInvalid {
+	if _, err := c.PublishRelease(t.Context(), bytes.NewReader(file[:len(file)-512]), int64(len(file)-512), fleet.Publication{}); fleet.CodeOf(err) != fleet.CodeInvalid {
 		t.Errorf("a cut file: %v", err)
 	}
 	stop()

@@ -212,10 +212,10 @@ func (f *tortureFleet) pushOnce(ctx context.Context, product, version string, na
 	defer f.k.tick()
 	src := &ticking{bytes.NewReader(body), f.k}
 	if native {
-		p, err := c.PublishRelease(ctx, src, int64(len(body)))
+		p, err := c.PublishRelease(ctx, src, int64(len(body)), fleet.Publication{})
 		return p.Release.Digest, err
 	}
-	p, err := c.Publish(ctx, product, version, 1024, "", src, int64(len(body)))
+	p, err := c.Publish(ctx, product, version, 1024, "", src, int64(len(body)), fleet.Publication{})
 	return p.Release.Digest, err
 }
 
@@ -297,7 +297,7 @@ func (f *tortureFleet) ask(ctx context.Context) error {
 	}
 	f.k.tick()
 	defer f.k.tick()
-	if _, err = c.Releases(ctx, ""); err == nil {
+	if _, err = c.Releases(ctx, "", ""); err == nil {
 		_, _, err = c.Logs(ctx, "", 100)
 	}
 	if broke(err) {

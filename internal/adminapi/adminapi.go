@@ -33,15 +33,16 @@ const (
 // nothing behind where it returns an error.
 type Publisher interface {
 	// PublishImage takes an unsigned image. digest nil: not said.
-	PublishImage(ctx context.Context, product, version string, chunkSize int, digest *fleet.Digest, image io.Reader) (fleet.Release, bool, error)
+	PublishImage(ctx context.Context, product, version string, chunkSize int, digest *fleet.Digest, image io.Reader, p fleet.Publication) (fleet.Release, bool, error)
 	// PublishRelease takes a release file of size bytes, 0 where that is not known.
-	PublishRelease(ctx context.Context, file io.Reader, size int64) (fleet.Release, bool, error)
+	PublishRelease(ctx context.Context, file io.Reader, size int64, p fleet.Publication) (fleet.Release, bool, error)
 }
 
 // Config is what the API needs; all but Log, MaxImage, ServerVersion and, where there are no
 // rollouts, those of theirs is required.
 type Config struct {
 	Releases        fleet.Releases
+	Drafts          fleet.Drafts
 	Signed          fleet.SignedReleases
 	KeyLists        fleet.KeyLists
 	Taker           KeyListTaker

@@ -37,7 +37,7 @@ type world struct {
 // intake takes every image that arrives whole.
 type intake struct{ store *sqlite.Store }
 
-func (i intake) PublishImage(ctx context.Context, product, version string, size int, digest *fleet.Digest, r io.Reader) (fleet.Release, bool, error) {
+func (i intake) PublishImage(ctx context.Context, product, version string, size int, digest *fleet.Digest, r io.Reader, say fleet.Publication) (fleet.Release, bool, error) {
 	b, err := io.ReadAll(r)
 	if err != nil {
 		return fleet.Release{}, false, err
@@ -46,11 +46,11 @@ func (i intake) PublishImage(ctx context.Context, product, version string, size 
 	if digest != nil && *digest != d {
 		return fleet.Release{}, false, fleet.Errorf(fleet.CodeInvalid, "another digest")
 	}
-	return i.store.Publish(ctx, fleet.Release{Product: product, Version: version, ChunkSize: size, Image: fleet.Image{Digest: d, Size: int64(len(b))}}, t0)
+	return i.store.Publish(ctx, say.Of(fleet.Release{Product: product, Version: version, ChunkSize: size, Image: fleet.Image{Digest: d, Size: int64(len(b))}}), t0)
 }
 
 // PublishRelease is for signed_test.go, which has the real one.
-func (i intake) PublishRelease(context.Context, io.Reader, int64) (fleet.Release, bool, error) {
+func (i intake) PublishRelease(context.Context, io.Reader, int64, fleet.Publication) (fleet.Release, bool, error) {
 	return fleet.Release{}, false, fleet.Errorf(fleet.CodeInvalid, "no release file is taken here")
 }
 
@@ -68,7 +68,7 @@ func newWorld(t *testing.T, change func(*adminapi.Config)) *world {
 	if _, err := w.store.AddToken(t.Context(), "test", w.token, t0); err != nil {
 		t.Fatal(err)
 	}
-	c := adminapi.Config{Releases: w.store, Signed: w.store, KeyLists: w.store, Policies: w.store, V1Policies: w.store, Rollouts: w.store, RolloutPolicies: w.store, Groups: w.store, Labels: w.store, Devices: w.store, Keyring: w.store, EnrolTokens: w.store, Orders: w.store, Deployments: w.store, Events: w.store, Tokens: w.store,
+	c := adminapi.Config{Releases: w.store, Drafts: w.store, Signed: w.store, KeyLists: w.store, Policies: w.store, V1Policies: w.store, Rollouts: w.store, RolloutPolicies: w.store, Groups: w.store, Labels: w.store, Devices: w.store, Keyring: w.store, EnrolTokens: w.store, Orders: w.store, Deployments: w.store, Events: w.store, Tokens: w.store,
 		Publisher: intake{w.store}, Now: func() time.Time { return t0 }, Log: slog.New(slog.NewTextHandler(&w.log, nil)), MaxImage: 1000}
 	if change != nil {
 		change(&c)

@@ -37,6 +37,7 @@ type Device struct {
 	AddedAt        time.Time         `json:"added_at"`
 	LastSeen       *time.Time        `json:"last_seen,omitempty"`
 	RunningVersion string            `json:"running_version,omitempty"`
+	RunningDigest  string            `json:"running_digest,omitempty" doc:"SHA-256 of the image that it confirmed and runs; absent: not said"`
 	Nonce          uint64            `json:"nonce" doc:"the highest that is stored"`
 	Clocked        bool              `json:"clocked"`
 	Signed         bool              `json:"signed"`
@@ -49,6 +50,8 @@ type Device struct {
 	ListVersion    uint32            `json:"list_version,omitempty" doc:"of the key list that it holds"`
 	Slots          int               `json:"slots,omitempty" doc:"how many it has; absent: not said"`
 	RunningSlot    *int              `json:"running_slot,omitempty" doc:"which it runs from; 255: its factory image"`
+	Bootloader     *Bootloader       `json:"bootloader,omitempty" doc:"absent: it has not polled over the native wire"`
+	Health         *fleet.Health     `json:"health,omitempty" doc:"as it said last; absent: it says nothing of it"`
 	Tags           []string          `json:"tags,omitempty"`
 	Attributes     map[string]string `json:"attributes,omitempty"`
 	Failures       int               `json:"failures,omitempty" doc:"of releases, in a row"`
@@ -56,6 +59,14 @@ type Device struct {
 	RollbackReason string            `json:"rollback_reason,omitempty"`
 	RetryAt        *time.Time        `json:"retry_at,omitempty"`
 	Deployment     *Deployment       `json:"deployment,omitempty" doc:"the latest"`
+}
+
+// Bootloader is what a device says that its chip and bootloader can do.
+type Bootloader struct {
+	Rollback        bool    `json:"rollback" doc:"it goes back by itself from an image that does not start"`
+	SecureBoot      bool    `json:"secure_boot"`
+	FlashEncryption bool    `json:"flash_encryption"`
+	SecureVersion   *uint32 `json:"secure_version,omitempty" doc:"of the efuses; absent: it has none"`
 }
 
 const sharedWarning = "uses its product's key: every device of the product can speak in its name"
@@ -68,6 +79,13 @@ func deviceOf(d fleet.Device, dep *fleet.Deployment) Device {
 		SecVersion: d.SecurityVersion, ListVersion: d.ListVersion, Tags: d.Tags, Attributes: d.Attributes, Failures: d.Failures}
 	if d.Slots > 0 {
 		o.RunningSlot, o.Slots = &d.RunningSlot, d.Slots
+	}
+	if a := fleet.ParseAsk(d.Ask); a != nil {
+		o.RunningDigest = hex.EncodeToString(a.Image)
+		o.Bootloader = &Bootloader{Rollback: a.Rollback, SecureBoot: a.SecureBoot, FlashEncryption: a.FlashEncryption, SecureVersion: a.SecureVersion}
+	}
+	if d.Health != (fleet.Health{}) {
+		o.Health = &d.Health
 	}
 	if d.Assurance == fleet.AssuranceShared {
 		o.Warning = sharedWarning

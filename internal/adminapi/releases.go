@@ -27,8 +27,10 @@ type Release struct {
 	IDFVersion  string    `json:"idf_version"`
 	ChunkSize   int       `json:"chunk_size" doc:"bytes"`
 	Chunks      int       `json:"chunks"`
-	State       string    `json:"state" enum:"published,withdrawn"`
-	PublishedAt time.Time `json:"published_at"`
+	State       string    `json:"state" enum:"draft,published,withdrawn"`
+	PublishedAt time.Time `json:"published_at" doc:"of a draft: when it was taken in"`
+	Channel     string    `json:"channel,omitempty" doc:"what is in one is given out by rollouts alone"`
+	Notes       string    `json:"notes,omitempty"`
 
 	Signed          bool   `json:"signed" doc:"it has a manifest; the next five are of that"`
 	Epoch           uint32 `json:"epoch"`
@@ -41,7 +43,7 @@ type Release struct {
 func releaseOf(r fleet.Release) Release {
 	o := Release{ID: r.ID, Product: r.Product, Version: r.Version, Digest: r.Image.Digest.String(), Size: r.Image.Size,
 		Chip: r.Image.Chip, Project: r.Image.Project, AppVersion: r.Image.AppVersion, IDFVersion: r.Image.IDFVersion,
-		ChunkSize: r.ChunkSize, Chunks: r.Chunks(), State: string(r.State), PublishedAt: r.PublishedAt.UTC(),
+		ChunkSize: r.ChunkSize, Chunks: r.Chunks(), State: string(r.State), PublishedAt: r.PublishedAt.UTC(), Channel: r.Channel, Notes: r.Notes,
 		Signed: r.Signed(), Epoch: r.Epoch, Sequence: r.Sequence, SecurityVersion: r.SecurityVersion}
 	if r.HasSlot {
 		o.Slot = &r.Slot
@@ -67,8 +69,11 @@ type publishInput struct {
 	ContentType string `header:"Content-Type" doc:"application/vnd.runnel.release is a release file; anything else an unsigned image"`
 	Product     string `query:"product" doc:"name or vendor/name; an image needs it, a release file says it"`
 	Version     string `query:"version" doc:"the same"`
-	ChunkSize   int    `query:"chunk_size" default:"1024" doc:"bytes, 256 to 16384; of an image"`
+	ChunkSize   int    `query:"chunk_size" doc:"bytes, 256 to 16384; of an image. Absent: the product's default, which is 1024 unless its terms say otherwise"`
 	SHA256      string `query:"sha256" doc:"of the image, 64 hex digits; checked if given"`
+	Draft       bool   `query:"draft" doc:"take it in and check it, and offer it to nobody until it is published"`
+	Channel     string `query:"channel" maxLength:"64"`
+	Notes       string `query:"notes" doc:"for people, 2048 bytes at most"`
 
 	signed bool
 	body   io.Reader
@@ -151,8 +156,12 @@ func (s *server) releases() {
 			o.Errors = append(o.Errors, 403, 409, 413, 422, 507)
 		})
 	huma.Register(s.api, publish, func(ctx context.Context, in *publishInput) (*publishOutput, error) {
+		say := fleet.Publication{Draft: in.Draft, Notes: in.Notes, Channel: in.Channel}
+		if err := fleet.ValidateWords(say.Channel, say.Notes); err != nil {
+			return nil, s.fail(ctx, err)
+		}
 		if in.signed {
-			r, created, err := s.Publisher.PublishRelease(ctx, &bounded{in.body, s.MaxRelease}, in.size)
+			r, created, err := s.Publisher.PublishRelease(ctx, &bounded{in.body, s.MaxRelease}, in.size, say)
 			if err != nil {
 				return nil, s.fail(ctx, err)
 			}
@@ -169,11 +178,18 @@ func (s *server) releases() {
 		if err := errors.Join(fleet.ValidateProduct(in.Product), fleet.ValidateVersion(in.Version)); err != nil {
 			return nil, s.fail(ctx, err)
 		}
+		if in.ChunkSize == 0 {
+			p, err := s.Policies.Policy(ctx, in.Product)
+			if err != nil {
+				return nil, s.fail(ctx, err)
+			}
+			in.ChunkSize = p.Terms.DefaultChunk()
+		}
 		warning, err := fleet.CheckChunkSize(in.ChunkSize)
 		if err != nil {
 			return nil, s.fail(ctx, err)
 		}
-		r, created, err := s.Publisher.PublishImage(ctx, in.Product, in.Version, in.ChunkSize, digest, &bounded{in.body, s.MaxImage})
+		r, created, err := s.Publisher.PublishImage(ctx, in.Product, in.Version, in.ChunkSize, digest, &bounded{in.body, s.MaxImage}, say)
 		if err != nil {
 			return nil, s.fail(ctx, err)
 		}
@@ -181,6 +197,7 @@ func (s *server) releases() {
 	})
 	type listInput struct {
 		Product string `query:"product" doc:"only this product's"`
+		Channel string `query:"channel" doc:"only this channel's"`
 	}
 	huma.Register(s.api, op("list-releases", "GET", "/releases", "All releases, newest first"), func(ctx context.Context, in *listInput) (*releasesOutput, error) {
 		list, err := s.Releases.ListReleases(ctx, in.Product)
@@ -190,7 +207,9 @@ func (s *server) releases() {
 		o := &releasesOutput{}
 		o.Body.Releases = make([]Release, 0, len(list))
 		for _, r := range list {
-			o.Body.Releases = append(o.Body.Releases, releaseOf(r))
+			if in.Channel == "" || r.Channel == in.Channel {
+				o.Body.Releases = append(o.Body.Releases, releaseOf(r))
+			}
 		}
 		return o, nil
 	})
@@ -203,6 +222,30 @@ func (s *server) releases() {
 	})
 	huma.Register(s.api, op("withdraw-release", "POST", "/releases/{id}/withdraw", "Offer it to no device any more, in none of its builds"), func(ctx context.Context, in *idInput) (*releaseOutput, error) {
 		r, err := s.Releases.Withdraw(ctx, in.ID, s.Now())
+		if err != nil {
+			return nil, s.fail(ctx, err)
+		}
+		return &releaseOutput{releaseOf(r)}, nil
+	})
+	huma.Register(s.api, op("publish-draft", "POST", "/releases/{id}/publish", "Publish a draft, in all of its builds", func(o *huma.Operation) { o.Errors = append(o.Errors, 409) }), func(ctx context.Context, in *idInput) (*releaseOutput, error) {
+		r, err := s.Drafts.PublishDraft(ctx, in.ID, s.Now())
+		if err != nil {
+			return nil, s.fail(ctx, err)
+		}
+		return &releaseOutput{releaseOf(r)}, nil
+	})
+	type wordsInput struct {
+		ID   int64 `path:"id" doc:"the release's"`
+		Body struct {
+			Notes   *string `json:"notes,omitempty" maxLength:"2048"`
+			Channel *string `json:"channel,omitempty" maxLength:"64" doc:"empty: none"`
+		}
+	}
+	huma.Register(s.api, op("set-words", "POST", "/releases/{id}", "Change its notes or its channel, in all of its builds"), func(ctx context.Context, in *wordsInput) (*releaseOutput, error) {
+		if in.Body.Notes == nil && in.Body.Channel == nil {
+			return nil, s.fail(ctx, fleet.Errorf(fleet.CodeInvalid, "neither notes nor channel is said"))
+		}
+		r, err := s.Drafts.SetWords(ctx, in.ID, fleet.Words{Notes: in.Body.Notes, Channel: in.Body.Channel}, s.Now())
 		if err != nil {
 			return nil, s.fail(ctx, err)
 		}

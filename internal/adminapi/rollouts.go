@@ -2,6 +2,7 @@ package adminapi
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -57,6 +58,7 @@ type Rollout struct {
 	Concurrency int          `json:"concurrency,omitempty"`
 	Rate        int64        `json:"bytes_per_second,omitempty"`
 	Quarantine  int          `json:"quarantine" doc:"failures in a row from which a device gets nothing; 0: any number"`
+	Backoff     float64      `json:"backoff_scale" doc:"the waits between tries times this"`
 	Counts      fleet.Counts `json:"devices" doc:"of all phases"`
 	FailureRate float64      `json:"failure_rate_at_least" doc:"lower bound, of all phases"`
 	Version     int64        `json:"version" doc:"rises with every change"`
@@ -76,7 +78,10 @@ func showRollout(r fleet.Rollout, counts []fleet.Counts, clock fleet.Clock) Roll
 	c := r.Course
 	o := Rollout{ID: r.ID, Product: r.Product, ReleaseID: r.ReleaseID, Release: r.ReleaseVersion, State: string(r.State), Phase: min(r.Phase+1, len(c.Phases)), Reason: r.Reason,
 		To: c.To, OnFailure: c.OnFailure, MinRevert: c.MinRevert, Silence: c.Silence.String(), Assurance: string(c.Assurance), StartAt: when(c.StartAt), Window: c.Window,
-		Concurrency: c.Concurrency, Rate: c.BytesPerSec, Quarantine: c.Quarantine, Version: r.Version, CreatedAt: r.CreatedAt.UTC(), ChangedAt: r.ChangedAt.UTC(), Phases: []Phase{}}
+		Concurrency: c.Concurrency, Rate: c.BytesPerSec, Quarantine: c.Quarantine, Backoff: c.BackoffScale, Version: r.Version, CreatedAt: r.CreatedAt.UTC(), ChangedAt: r.ChangedAt.UTC(), Phases: []Phase{}}
+	if o.Backoff == 0 {
+		o.Backoff = 1
+	}
 	for i, p := range c.Phases {
 		ph := Phase{Number: i + 1, Takes: p.String(), State: "waiting", Success: p.Success, Fail: p.Fail, Soak: duration(p.Soak), Most: duration(p.Most), Counts: counts[i]}
 		switch {
@@ -121,7 +126,8 @@ type rolloutOutput struct{ Body Rollout }
 
 type makeRollout struct {
 	Product     string     `json:"product" maxLength:"64"`
-	Release     string     `json:"release" maxLength:"64" doc:"version: the newest release of it"`
+	Release     string     `json:"release,omitempty" maxLength:"64" doc:"version: the newest release of it"`
+	Channel     string     `json:"channel,omitempty" maxLength:"64" doc:"in place of a version: the newest release that is published in that channel"`
 	To          string     `json:"to,omitempty" maxLength:"1024" doc:"filter (docs/design/rollouts.md)"`
 	Phases      string     `json:"phases" maxLength:"512" doc:"like 1,10%,group:beta,100%"`
 	Success     string     `json:"success_threshold,omitempty" maxLength:"16" doc:"like 80%"`
@@ -137,13 +143,14 @@ type makeRollout struct {
 	Concurrency int        `json:"concurrency,omitempty"`
 	Rate        int64      `json:"bytes_per_second,omitempty"`
 	Quarantine  *int       `json:"quarantine,omitempty"`
+	Backoff     float64    `json:"backoff_scale,omitempty" doc:"the waits between tries times this, 0.01 to 100; absent: 1"`
 }
 
 // course is what was said, with the defaults.
 func (m *makeRollout) course() (c fleet.Course, err error) {
 	p := fleet.Phase{Success: fleet.DefaultSuccess, Fail: fleet.DefaultFail, Most: fleet.DefaultMost}
 	c = fleet.Course{To: m.To, OnFailure: m.OnFailure, MinRevert: m.MinRevert, Assurance: fleet.Assurance(m.Assurance), Window: m.Window, Concurrency: m.Concurrency, BytesPerSec: m.Rate,
-		Quarantine: fleet.DefaultQuarantine}
+		Quarantine: fleet.DefaultQuarantine, BackoffScale: m.Backoff}
 	for _, f := range []struct {
 		name, text string
 		to         *float64
@@ -266,11 +273,42 @@ func (s *server) createRollout(ctx context.Context, m *makeRollout) (fleet.Rollo
 	if err != nil {
 		return none, err
 	}
-	rel, err := s.Releases.ReleaseByVersion(ctx, m.Product, m.Release)
+	rel, err := s.toRollOut(ctx, m)
 	if err != nil {
 		return none, err
 	}
+	policy, err := s.Policies.Policy(ctx, m.Product)
+	if err == nil {
+		err = policy.Terms.Refuse(rel) // else it would be offered to nobody
+	}
+	if err != nil {
+		return none, err
+	}
+	if c.Assurance.WeakerThan(policy.Terms.Assurance) {
+		return none, &fleet.Error{Code: fleet.CodeInvalid, Message: fmt.Sprintf("%s serves devices whose assurance is %s at least: with %s no more would count", m.Product, policy.Terms.Assurance, c.Assurance),
+			Hint: "leave the rollout's assurance away"}
+	}
 	return s.Rollouts.CreateRollout(ctx, fleet.Rollout{Product: m.Product, ReleaseID: rel.ID, Course: c}, s.Now())
+}
+
+// toRollOut is the release that is named, by its version or as the newest of a channel.
+func (s *server) toRollOut(ctx context.Context, m *makeRollout) (r fleet.Release, err error) {
+	switch {
+	case (m.Release == "") == (m.Channel == ""):
+		return r, fleet.Errorf(fleet.CodeInvalid, "a rollout is of a release or of a channel's newest: name one of both")
+	case m.Release != "":
+		return s.Releases.ReleaseByVersion(ctx, m.Product, m.Release)
+	}
+	list, err := s.Releases.ListReleases(ctx, m.Product)
+	if err != nil {
+		return r, err
+	}
+	for _, r := range list {
+		if r.Channel == m.Channel && r.State == fleet.ReleasePublished {
+			return r, nil
+		}
+	}
+	return r, &fleet.Error{Code: fleet.CodeNotFound, Message: fmt.Sprintf("channel %s of %s has no published release", fleet.CleanText(m.Channel, fleet.MaxText), m.Product), Hint: "'runnel releases --channel NAME' lists what is in it"}
 }
 
 func (s *server) groups() {

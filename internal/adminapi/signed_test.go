@@ -167,7 +167,7 @@ func TestKeyLists(t *testing.T) {
 func TestPolicies(t *testing.T) {
 	w, _ := signedWorld(t)
 	set := func(body string) *httptest.ResponseRecorder { return w.do("POST", "/policies", body) }
-	w.ok(w.do("GET", "/policies", ""), 200, `{"policies":[{"product":"acme/pump","signed_only":true,"allow_v1":false,"by_operator":false}]}`)
+	w.ok(w.do("GET", "/policies", ""), 200, `{"policies":[{"product":"acme/pump","signed_only":true,"allow_v1":false,"by_operator":false,"least_assurance":"none","least_wire":"v1","confirm":"any"}]}`)
 	w.ok(set(`{"product":"acme/pump","allow_v1":true}`), 200, `"signed_only":true,"allow_v1":true,"by_operator":false`)
 	w.ok(set(`{"product":"acme/pump","signed_only":false,"allow_v1":false}`), 200, `"signed_only":false,"allow_v1":true,"by_operator":true`)
 	w.ok(set(`{"product":"acme/pump","signed_only":true}`), 200, `"signed_only":true,"allow_v1":false`)

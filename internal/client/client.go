@@ -84,6 +84,8 @@ type Release struct {
 	Chunks      int       `json:"chunks"`
 	State       string    `json:"state"`
 	PublishedAt time.Time `json:"published_at"`
+	Channel     string    `json:"channel,omitempty"`
+	Notes       string    `json:"notes,omitempty"`
 
 	Signed          bool   `json:"signed"`
 	Epoch           uint32 `json:"epoch"`
@@ -126,6 +128,7 @@ type Device struct {
 	AddedAt        time.Time         `json:"added_at"`
 	LastSeen       *time.Time        `json:"last_seen,omitempty"`
 	RunningVersion string            `json:"running_version,omitempty"`
+	RunningDigest  string            `json:"running_digest,omitempty"`
 	Nonce          uint64            `json:"nonce"`
 	Clocked        bool              `json:"clocked"`
 	Signed         bool              `json:"signed"`
@@ -138,6 +141,8 @@ type Device struct {
 	ListVersion    uint32            `json:"list_version,omitempty"`
 	Slots          int               `json:"slots,omitempty"`        // how many it has; 0: not said
 	RunningSlot    *int              `json:"running_slot,omitempty"` // 255: its factory image
+	Bootloader     *Bootloader       `json:"bootloader,omitempty"`   // nil: it has not polled over the native wire
+	Health         *fleet.Health     `json:"health,omitempty"`       // nil: it says nothing of it
 	Tags           []string          `json:"tags,omitempty"`
 	Attributes     map[string]string `json:"attributes,omitempty"`
 	Failures       int               `json:"failures,omitempty"`
@@ -145,6 +150,14 @@ type Device struct {
 	RollbackReason string            `json:"rollback_reason,omitempty"`
 	RetryAt        *time.Time        `json:"retry_at,omitempty"`
 	Deployment     *Deployment       `json:"deployment,omitempty"`
+}
+
+// Bootloader is what a device says that its chip and bootloader can do.
+type Bootloader struct {
+	Rollback        bool    `json:"rollback"`
+	SecureBoot      bool    `json:"secure_boot"`
+	FlashEncryption bool    `json:"flash_encryption"`
+	SecureVersion   *uint32 `json:"secure_version,omitempty"`
 }
 
 // Event is a line of the log.
@@ -231,9 +244,15 @@ func (c *Client) Health(ctx context.Context) error {
 	return c.call(ctx, "GET", "/health", nil, &out)
 }
 
-// Publish uploads an image of size bytes. sha256, 64 hex digits, may be empty.
-func (c *Client) Publish(ctx context.Context, product, version string, chunkSize int, sha256 string, image io.Reader, size int64) (Published, error) {
-	q := url.Values{"product": {product}, "version": {version}, "chunk_size": {strconv.Itoa(chunkSize)}}
+// Publish uploads an image of size bytes. sha256, 64 hex digits, may be empty; chunkSize 0
+// is the product's default.
+func (c *Client) Publish(ctx context.Context, product, version string, chunkSize int, sha256 string, image io.Reader, size int64, say fleet.Publication) (Published, error) {
+	q := saying(say)
+	q.Set("product", product)
+	q.Set("version", version)
+	if chunkSize != 0 {
+		q.Set("chunk_size", strconv.Itoa(chunkSize))
+	}
 	if sha256 != "" {
 		q.Set("sha256", sha256)
 	}
@@ -253,12 +272,45 @@ func (c *Client) get(ctx context.Context, path string, q url.Values, out any) er
 	return c.call(ctx, "GET", path, nil, out)
 }
 
-// Releases lists releases, newest first; product "" means all.
-func (c *Client) Releases(ctx context.Context, product string) ([]Release, error) {
+// saying is what is said of a release, as a query.
+func saying(p fleet.Publication) url.Values {
+	q := url.Values{}
+	if p.Draft {
+		q.Set("draft", "true")
+	}
+	if p.Channel != "" {
+		q.Set("channel", p.Channel)
+	}
+	if p.Notes != "" {
+		q.Set("notes", p.Notes)
+	}
+	return q
+}
+
+// PublishDraft publishes a draft, in all of its builds.
+func (c *Client) PublishDraft(ctx context.Context, id int64) (Release, error) {
+	var out Release
+	err := c.call(ctx, "POST", "/releases/"+strconv.FormatInt(id, 10)+"/publish", nil, &out)
+	return out, err
+}
+
+// SetWords changes a release's notes or channel; nil leaves it.
+func (c *Client) SetWords(ctx context.Context, id int64, w fleet.Words) (Release, error) {
+	in := struct {
+		Notes   *string `json:"notes,omitempty"`
+		Channel *string `json:"channel,omitempty"`
+	}{w.Notes, w.Channel}
+	var out Release
+	err := c.call(ctx, "POST", "/releases/"+strconv.FormatInt(id, 10), in, &out)
+	return out, err
+}
+
+// Releases lists releases, newest first; product and channel "" mean all.
+func (c *Client) Releases(ctx context.Context, product, channel string) ([]Release, error) {
 	var out struct {
 		Releases []Release `json:"releases"`
 	}
-	err := c.get(ctx, "/releases", url.Values{"product": {product}}, &out)
+	err := c.get(ctx, "/releases", url.Values{"product": {product}, "channel": {channel}}, &out)
 	return out.Releases, err
 }
 

@@ -75,7 +75,7 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 	if _, err := c.Devices(t.Context()); err == nil {
 		t.Error("no error")
 	}
-	if _, err := c.Publish(t.Context(), "p", "1", 1024, "", strings.NewReader("x"), 1); err == nil {
+	if _, err := c.Publish(t.Context(), "p", "1", 1024, "", strings.NewReader("x"), 1, fleet.Publication{}); err == nil {
 		t.Error("no error")
 	}
 }
@@ -108,10 +108,10 @@ func TestPaths(t *testing.T) {
 		"GET /api/v1/devices/a%2Fb%3Fc":                 func() error { _, err := c.Device(t.Context(), "a/b?c"); return err },
 		"POST /api/v1/devices/a%2Fb/reset-nonce":        func() error { _, err := c.ResetNonce(t.Context(), "a/b"); return err },
 		"POST /api/v1/devices/all/rollback":             func() error { _, err := c.Rollback(t.Context(), "all", ""); return err },
-		"GET /api/v1/releases?product=acme%2Fpump":      func() error { _, err := c.Releases(t.Context(), "acme/pump"); return err },
+		"GET /api/v1/releases?product=acme%2Fpump":      func() error { _, err := c.Releases(t.Context(), "acme/pump", ""); return err },
 		"GET /api/v1/logs?device=a%26limit%3D5&limit=7": func() error { _, _, err := c.Logs(t.Context(), "a&limit=5", 7); return err },
 		"POST /api/v1/releases?chunk_size=1024&product=p&version=1%2B2": func() error {
-			_, err := c.Publish(t.Context(), "p", "1+2", 1024, "", strings.NewReader("x"), 1)
+			_, err := c.Publish(t.Context(), "p", "1+2", 1024, "", strings.NewReader("x"), 1, fleet.Publication{})
 			return err
 		},
 	} {

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/runnel-fota/runnel/internal/fleet"
 )
 
 // Manifest is what a release's manifest says.
@@ -77,8 +79,12 @@ func (c *Client) upload(ctx context.Context, path, kind string, body io.Reader, 
 }
 
 // PublishRelease uploads a release file of size bytes.
-func (c *Client) PublishRelease(ctx context.Context, file io.Reader, size int64) (Published, error) {
-	return c.upload(ctx, "/releases", "application/vnd.runnel.release", file, size)
+func (c *Client) PublishRelease(ctx context.Context, file io.Reader, size int64, say fleet.Publication) (Published, error) {
+	path := "/releases"
+	if q := saying(say); len(q) > 0 {
+		path += "?" + q.Encode()
+	}
+	return c.upload(ctx, path, "application/vnd.runnel.release", file, size)
 }
 
 // ReleaseDetail is one release, by its id.
@@ -111,36 +117,4 @@ func (c *Client) PublishKeyList(ctx context.Context, envelope []byte) (l KeyList
 	}
 	err = c.do(req, &out)
 	return out.KeyList, out.Created, err
-}
-
-// Policy is what a product takes.
-type Policy struct {
-	Product    string `json:"product"`
-	SignedOnly bool   `json:"signed_only"`
-	AllowV1    bool   `json:"allow_v1"`
-	ByOperator bool   `json:"by_operator"`
-	// RolloutsOnly: its releases are for nobody but by rollouts, the first one included.
-	RolloutsOnly bool `json:"rollouts_only,omitempty"`
-}
-
-// Policies lists products that something is said of.
-func (c *Client) Policies(ctx context.Context) ([]Policy, error) {
-	var out struct {
-		Policies []Policy `json:"policies"`
-	}
-	err := c.get(ctx, "/policies", nil, &out)
-	return out.Policies, err
-}
-
-// SetPolicy says what a product takes; nil leaves it.
-func (c *Client) SetPolicy(ctx context.Context, product string, signedOnly, allowV1, rolloutsOnly *bool) (Policy, error) {
-	in := struct {
-		Product    string `json:"product"`
-		SignedOnly *bool  `json:"signed_only,omitempty"`
-		AllowV1    *bool  `json:"allow_v1,omitempty"`
-		Rollouts   *bool  `json:"rollouts_only,omitempty"`
-	}{product, signedOnly, allowV1, rolloutsOnly}
-	var out Policy
-	err := c.call(ctx, "POST", "/policies", in, &out)
-	return out, err
 }

@@ -46,6 +46,7 @@ type Rollout struct {
 	Concurrency int        `json:"concurrency,omitempty"`
 	Rate        int64      `json:"bytes_per_second,omitempty"`
 	Quarantine  int        `json:"quarantine"`
+	Backoff     float64    `json:"backoff_scale"`
 	Counts      Counts     `json:"devices"`
 	FailureRate float64    `json:"failure_rate_at_least"`
 	Version     int64      `json:"version"`
@@ -56,7 +57,8 @@ type Rollout struct {
 // NewRollout is what a rollout is made from; what is empty takes the server's default.
 type NewRollout struct {
 	Product     string     `json:"product"`
-	Release     string     `json:"release"`
+	Release     string     `json:"release,omitempty"`
+	Channel     string     `json:"channel,omitempty"` // in place of Release: its newest
 	To          string     `json:"to,omitempty"`
 	Phases      string     `json:"phases"`
 	Success     string     `json:"success_threshold,omitempty"`
@@ -72,6 +74,7 @@ type NewRollout struct {
 	Concurrency int        `json:"concurrency,omitempty"`
 	Rate        int64      `json:"bytes_per_second,omitempty"`
 	Quarantine  *int       `json:"quarantine,omitempty"`
+	Backoff     float64    `json:"backoff_scale,omitempty"`
 }
 
 // CreateRollout begins a rollout.

@@ -16,7 +16,7 @@ import "fmt"
 //	B2 they agree in version, hardware, security version, format and chip
 //	B3 their images differ: a report names the build by its image
 //	B4 they are published and withdrawn together: to one of a withdrawn release none
-//	   is added
+//	   is added, and a build of a draft is a draft
 
 // SlotText is the slot that the image may go into, for people.
 func (r Release) SlotText() string {
@@ -45,11 +45,14 @@ func (r Release) SameRelease(o Release) bool {
 func FindBuild(r Release, builds []Release) (*Release, error) {
 	for i := range builds {
 		b := &builds[i]
-		if b.State != ReleasePublished { // B4
+		if b.State == ReleaseWithdrawn { // B4
 			return nil, conflict("issue it anew, with a higher sequence", "%s %s (sequence %d) was published and withdrawn", b.Product, b.Version, b.Sequence)
 		}
 		if b.ManifestDigest == r.ManifestDigest {
 			return b, nil
+		}
+		if r.State == ReleaseDraft && b.State == ReleasePublished { // B4
+			return nil, conflict("push it without --draft", "%s %s (sequence %d) is published, and a build beside it can't be a draft", b.Product, b.Version, b.Sequence)
 		}
 	}
 	for _, b := range builds {

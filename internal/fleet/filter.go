@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -26,33 +27,50 @@ const (
 // so that the same device gives the same answer everywhere and at any time. A
 // fact that is not known is "" or 0. docs/design/rollouts.md lists them.
 type FilterEnv struct {
-	ID           string            `expr:"id"`
-	Product      string            `expr:"product"`
-	Tags         []string          `expr:"tags"`
-	Attributes   map[string]string `expr:"attributes"`
-	Hardware     string            `expr:"hardware"`
-	Version      string            `expr:"version"`
-	Epoch        int               `expr:"epoch"` // of what it confirmed last, as the next two
-	Sequence     int               `expr:"sequence"`
-	Security     int               `expr:"security_version"`
-	ListVersion  int               `expr:"list_version"` // of the key list that it holds
-	Slots        int               `expr:"slots"`
-	RunningSlot  int               `expr:"running_slot"`
-	SlotBytes    int               `expr:"slot_bytes"` // of the slot that it writes to
-	Chip         int               `expr:"chip"`       // ESP-IDF's number
-	Assurance    string            `expr:"assurance"`
-	Wire         string            `expr:"wire"`     // the strongest that it spoke
-	Failures     int               `expr:"failures"` // in a row
-	VersionOlder func(string) bool `expr:"older"`    // than that version, by its numbers
+	ID          string            `expr:"id"`
+	Product     string            `expr:"product"`
+	Tags        []string          `expr:"tags"`
+	Attributes  map[string]string `expr:"attributes"`
+	Hardware    string            `expr:"hardware"`
+	Version     string            `expr:"version"`
+	Epoch       int               `expr:"epoch"` // of what it confirmed last, as the next two
+	Sequence    int               `expr:"sequence"`
+	Security    int               `expr:"security_version"`
+	ListVersion int               `expr:"list_version"` // of the key list that it holds
+	Slots       int               `expr:"slots"`
+	RunningSlot int               `expr:"running_slot"`
+	SlotBytes   int               `expr:"slot_bytes"` // of the slot that it writes to
+	Chip        int               `expr:"chip"`       // ESP-IDF's number
+	Assurance   string            `expr:"assurance"`
+	Wire        string            `expr:"wire"`     // the strongest that it spoke
+	Failures    int               `expr:"failures"` // in a row
+	Image       string            `expr:"image"`    // SHA-256 of what it confirmed and runs, hex
+	// What its chip and bootloader have.
+	Rollback        bool `expr:"rollback"`
+	SecureBoot      bool `expr:"secure_boot"`
+	FlashEncryption bool `expr:"flash_encryption"`
+	SecureVersion   int  `expr:"secure_version"`
+	// How it is doing.
+	FreeRAM    int    `expr:"free_ram"` // bytes
+	BootReason string `expr:"boot_reason"`
+	Battery    int    `expr:"battery"` // percent
+	Signal     int    `expr:"signal"`  // dBm
+
+	VersionOlder func(string) bool `expr:"older"` // than that version, by its numbers
 }
 
 // EnvOf is the environment of a device; a is what it asked last, nil where it did not.
 func EnvOf(d *Device, a *NativeAsk, product string) *FilterEnv {
 	e := &FilterEnv{ID: d.ID, Product: product, Tags: d.Tags, Attributes: d.Attributes, Hardware: d.Hardware, Version: d.RunningVersion,
 		Epoch: int(d.Epoch), Sequence: int(d.Sequence), Security: int(d.SecurityVersion), ListVersion: int(d.ListVersion), Slots: d.Slots, RunningSlot: d.RunningSlot,
-		Assurance: string(d.Assurance), Wire: string(d.StrongestWire), Failures: d.Failures}
+		Assurance: string(d.Assurance), Wire: string(d.StrongestWire), Failures: d.Failures,
+		FreeRAM: int(d.Health.FreeRAM), BootReason: d.Health.BootReason, Battery: d.Health.Battery, Signal: d.Health.Signal}
 	if a != nil {
-		e.Chip = int(a.Chip)
+		e.Chip, e.Image = int(a.Chip), hex.EncodeToString(a.Image)
+		e.Rollback, e.SecureBoot, e.FlashEncryption = a.Rollback, a.SecureBoot, a.FlashEncryption
+		if a.SecureVersion != nil {
+			e.SecureVersion = int(*a.SecureVersion)
+		}
 		if slot, ok := a.Target(); ok {
 			e.SlotBytes = int(a.Slots[slot])
 		}

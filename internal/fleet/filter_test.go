@@ -107,6 +107,48 @@ func FuzzFilter(f *testing.F) {
 	})
 }
 
+// What a device says of its bootloader and how it is: with this poll, or last.
+func TestFilterHealth(t *testing.T) {
+	five := uint32(5)
+	a := &NativeAsk{Rollback: true, FlashEncryption: true, SecureVersion: &five, Image: []byte{0xab, 1}}
+	said := &Device{ID: "d", Health: Health{FreeRAM: 9000, BootReason: "brown-out", Battery: 20, Signal: -85}}
+	for text, want := range map[string][2]bool{
+		`free_ram < 8000`:                {false, true},
+		`battery < 30 and battery > 0`:   {true, false},
+		`signal < -80`:                   {true, false},
+		`boot_reason == "brown-out"`:     {true, false},
+		`rollback and not secure_boot`:   {true, false},
+		`flash_encryption`:               {true, false},
+		`secure_version >= 5`:            {true, false},
+		`image == "ab01"`:                {true, false},
+		`image == "" and free_ram == 0`:  {false, true},
+		`battery == 0 and signal == 0`:   {false, true},
+		`boot_reason in ["panic", ""]`:   {false, true},
+		`signal >= -80 or not rollback`:  {false, true},
+		`secure_version == 0`:            {false, true},
+		`not flash_encryption`:           {false, true},
+		`free_ram > 8000 and signal < 0`: {true, false},
+	} {
+		f, err := ParseFilter(text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		for i, env := range []*FilterEnv{EnvOf(said, a, "p"), EnvOf(&Device{ID: "d"}, nil, "p")} {
+			if got, err := f.Match(env); err != nil || got != want[i] {
+				t.Errorf("%s: %v %v", text, got, err)
+			}
+		}
+	}
+	// A poll's own word counts before the one that is stored.
+	if d := asking(said, &NativeAsk{Health: Health{Battery: 90}}); d.Health != (Health{Battery: 90}) {
+		t.Errorf("%+v", d.Health)
+	}
+	if d := asking(said, &NativeAsk{}); d.Health != said.Health {
+		t.Errorf("%+v", d.Health)
+	}
+}
+
 func TestCompareVersions(t *testing.T) {
 	order := []string{"", "0.9", "1.2", "1.2.0", "1.2.0-rc2", "1.2.0-rc10", "1.9", "1.10", "2.0", "v1"}
 	for i, a := range order {

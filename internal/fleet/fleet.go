@@ -45,6 +45,7 @@ type Image struct {
 type ReleaseState string
 
 const (
+	ReleaseDraft     ReleaseState = "draft" // taken in and checked, and for nobody yet
 	ReleasePublished ReleaseState = "published"
 	ReleaseWithdrawn ReleaseState = "withdrawn"
 )
@@ -67,6 +68,10 @@ type Release struct {
 	Hardware                         string // for people
 	HasSlot                          bool   // its image may go into Slot only: it is one build of several
 	Slot                             uint8
+	Checked                          Checked // by intake; zero for an unsigned release
+
+	// Notes and Channel are people's words. What is in a channel is given out by rollouts alone.
+	Notes, Channel string
 }
 
 // Signed says whether the release has a manifest.
@@ -132,6 +137,7 @@ type Device struct {
 	Failures   int               // of releases, in a row
 	Forced     int64             // rollout whose release it gets whatever its phase and budgets say; 0: none
 	Heard      Clock             // the latest word of it that was written
+	Health     Health            // as it said last
 }
 
 // DeploymentState is one of the glossary's words; frozen, stored as text.
@@ -212,10 +218,10 @@ type Report struct {
 
 // Releases keeps releases.
 type Releases interface {
-	// Publish stores the release (ID, State and PublishedAt are set here) and logs
-	// firmware_uploaded, in one transaction. The same product and version with the same digest and chunk
+	// Publish stores the release (ID and PublishedAt are set here, and State unless it is
+	// ReleaseDraft) and logs firmware_uploaded, in one transaction. The same product and version with the same digest and chunk
 	// size answers the stored one and created=false; with another digest: CodeConflict. A product
-	// that takes signed images only (Policies) refuses it with CodeForbidden.
+	// that takes signed images only, or whose terms leave it out (Policies), refuses it with CodeForbidden.
 	Publish(ctx context.Context, r Release, now time.Time) (stored Release, created bool, err error)
 	Release(ctx context.Context, id int64) (Release, error)
 	// ReleaseByVersion is the newest of that version: a signed image may be issued anew under it,

@@ -17,6 +17,9 @@ const (
 	MaxVersion  = 64
 	MaxDeviceID = 64 // bytes
 
+	// DefaultChunkSize of images, bytes: it fits every client in the field.
+	DefaultChunkSize = 1024
+
 	// MinChunkSize and MaxChunkSize are in bytes: below, the overhead of a request is many times
 	// the payload; above, a chunk with its base64 no longer fits the RAM that the smallest
 	// fielded clients set aside (20 KB for 16 KiB chunks).

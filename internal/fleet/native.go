@@ -84,13 +84,13 @@ type Stream struct {
 
 // SignedReleases keeps releases that have a manifest, and their streams.
 type SignedReleases interface {
-	// PublishSigned stores the manifest's envelope, the release (ID, State, PublishedAt and
-	// ManifestDigest are set here) and its streams, has the product take signed images only from
+	// PublishSigned stores the manifest's envelope, the release (ID, PublishedAt and ManifestDigest
+	// are set here, and State unless it is ReleaseDraft: builds of a draft are drafts) and its streams, has the product take signed images only from
 	// now on unless an operator decided, logs it and raises the generation, in one transaction.
 	// The same manifest again answers the stored release and created=false; another one with its
 	// product, epoch and sequence that is no build beside it (FindBuild): CodeConflict. judged is the
 	// version of the key list that the manifest was judged by, 0 for none: ErrListMoved where
-	// it is not the newest, by the hand of another server.
+	// it is not the newest, by the hand of another server. CodeForbidden where the product's terms leave it out.
 	PublishSigned(ctx context.Context, r Release, envelope []byte, streams []Stream, judged uint32, now time.Time) (stored Release, created bool, err error)
 	// Manifest answers CodeNotFound for a digest that is not a manifest's.
 	Manifest(ctx context.Context, digest Digest) (Manifest, error)
@@ -112,6 +112,7 @@ type ProductPolicy struct {
 	Name       string
 	SignedOnly bool // unsigned images are refused on every way in
 	ByOperator bool // an operator said so: releases and key lists change it no more
+	Terms      Terms
 	AddedAt    time.Time
 	ChangedAt  time.Time
 }
@@ -124,6 +125,8 @@ type Policies interface {
 	ListPolicies(ctx context.Context) ([]ProductPolicy, error)
 	// SetPolicy is an operator's word, which nothing but another one changes.
 	SetPolicy(ctx context.Context, product string, signedOnly bool, now time.Time) error
+	// SetTerms changes what of the product's terms is named; the generation rises.
+	SetTerms(ctx context.Context, product string, change TermsChange, now time.Time) error
 }
 
 // NativeKey is one of a device's native secrets.
@@ -193,9 +196,10 @@ type NativeChange struct {
 	Now    time.Time
 	Taken  bool // the nonce was taken already, for this poll (Replicas)
 
-	Facts NativeFacts
-	Wire  Wire  // the strongest, from now on
-	Key   uint8 // that it polled with: keys that are older are retired
+	Facts  NativeFacts
+	Health Health
+	Wire   Wire  // the strongest, from now on
+	Key    uint8 // that it polled with: keys that are older are retired
 	// Restarted: its boot counter went back, so names of reports begin anew.
 	Restarted bool
 	// RevertTold: it is told for the first time that an operator wants it to go back.
@@ -223,6 +227,7 @@ type NativeSeen struct {
 	Nonce  uint64
 	Boot   uint32
 	At     time.Time
+	Health Health // the zero one leaves what is stored, as in NativeChange
 }
 
 // NativeReport is what a device says of a release over the native wire.
@@ -288,6 +293,7 @@ type NativeSnapshot struct {
 	Rollouts   []Rollout // as RolloutSnapshot has them
 	Groups     []Group
 	Only       []string
+	Terms      map[string]Terms
 }
 
 // SignedRelease is a release with what a native offer is made of.

@@ -36,7 +36,14 @@ type NativeAsk struct {
 	Chunk           uint32   `json:"chunk"`
 	Version         string   `json:"version,omitempty"` // that it says it runs
 	Image           []byte   `json:"image,omitempty"`   // SHA-256 of what it confirmed and runs; empty: not said
-	InProgress      uint32   `json:"-"`                 // sequence of the release in progress; 0: none
+	// What its chip and bootloader have, as it says.
+	SecureBoot      bool    `json:"secure_boot,omitempty"`
+	FlashEncryption bool    `json:"flash_encryption,omitempty"`
+	Rollback        bool    `json:"rollback,omitempty"`       // the bootloader goes back by itself
+	SecureVersion   *uint32 `json:"secure_version,omitempty"` // of the efuses; nil: it has none
+
+	InProgress uint32 `json:"-"` // sequence of the release in progress; 0: none
+	Health     Health `json:"-"` // it changes with every poll: kept apart
 }
 
 // Target is the slot that the device writes to, as core/device picks it: the one after
@@ -80,16 +87,19 @@ type NativeOffers struct {
 	list     *manifest.KeyList
 	releases map[string][]*nativeRelease // by product
 	plan     *Plan
+	terms    map[string]Terms // by product
 }
 
 type nativeRelease struct {
 	SignedRelease
-	m manifest.Manifest // views into Envelope
+	m     manifest.Manifest // views into Envelope
+	terms Terms             // of its product
 }
 
 // NewNativeOffers prepares a snapshot, which it keeps.
 func NewNativeOffers(s NativeSnapshot) *NativeOffers {
-	o := &NativeOffers{Generation: s.Generation, products: s.Products, releases: make(map[string][]*nativeRelease), plan: NewPlan(RolloutSnapshot{Rollouts: s.Rollouts, Groups: s.Groups, Only: s.Only})}
+	o := &NativeOffers{Generation: s.Generation, products: s.Products, releases: make(map[string][]*nativeRelease), terms: s.Terms,
+		plan: NewPlan(RolloutSnapshot{Rollouts: s.Rollouts, Groups: s.Groups, Only: s.Only})}
 	if s.List != nil {
 		o.ListVersion, o.ListGeneration = s.List.Version, s.List.Generation
 		var e manifest.Envelope
@@ -99,7 +109,7 @@ func NewNativeOffers(s NativeSnapshot) *NativeOffers {
 		}
 	}
 	for _, sr := range s.Releases {
-		r := &nativeRelease{SignedRelease: sr}
+		r := &nativeRelease{SignedRelease: sr, terms: s.Terms[sr.Product]}
 		var e manifest.Envelope
 		if e.Parse(r.Envelope) != 0 || r.m.Parse(e.Payload) != 0 {
 			o.Damaged = append(o.Damaged, r.ID)
@@ -117,9 +127,9 @@ func newer(epoch, sequence, thanEpoch, thanSequence uint32) bool {
 
 // newest is the published release of the product for the hardware, in the build for
 // the slot that the device writes to, or in any where there is none; some: there are
-// published ones for other hardware.
+// published ones for other hardware. What is in a channel is not for all.
 func (o *NativeOffers) newest(product string, a NativeAsk) (best *nativeRelease, some bool) {
-	return o.best(product, a, func(*nativeRelease) bool { return true })
+	return o.best(product, a, func(r *nativeRelease) bool { return r.Channel == "" })
 }
 
 // best is the newest of those that of takes.
@@ -197,7 +207,8 @@ func (w Wanted) Equal(o Wanted) bool {
 //
 //	F0 of a product that has rollouts they decide (Plan); the rest is for one that has none
 //	F1 the newest release of the product for its hardware, by epoch and sequence,
-//	   that is published and above what the device confirmed; nothing older instead
+//	   that is published, in no channel, and above what the device confirmed; nothing
+//	   older instead
 //	F2 what ended badly here is not tried again until an operator says so
 //	F3 what is withdrawn, or taken back with its rollout, while the device has it in
 //	   progress is cancelled
@@ -205,6 +216,7 @@ func (w Wanted) Equal(o Wanted) bool {
 //	F5 the largest chunks that fit its buffer
 //	F6 of a release in several builds the one for the slot that it writes to; what
 //	   one build did here (F2, F3) counts for all of them
+//	F7 the terms of the product take the device, and the release (Terms)
 func (o *NativeOffers) Decide(d *NativeDevice, a NativeAsk, now time.Time, t *Trace) NativeDecision {
 	product := ProductOf(d.Device, o.products)
 	out, id := o.decide(d, product, a, now, t)
@@ -293,13 +305,17 @@ func (s *nativeSide) has(r *Release) string {
 	return "the device confirmed a later release than " + r.Version
 }
 
+func (s *nativeSide) terms(r *Release, rollout int64, t *Trace) (rule, why string) {
+	return s.picked.terms.judgeRelease(r, rollout, t)
+}
+
 func (s *nativeSide) deployment(*Release) *Deployment { return s.o.deploymentOf(s.d, s.picked) }
 func (s *nativeSide) unfit(*Release) string {
 	if why := s.o.unfit(s.picked, s.product, *s.a); why != "" {
 		return why
 	}
 	if s.picked.stream(s.a.Chunk) == nil {
-		return fmt.Sprintf("it has no stream with chunks of at most %d bytes", s.a.Chunk)
+		return s.picked.noStream(s.a.Chunk)
 	}
 	return ""
 }
@@ -343,11 +359,15 @@ func (o *NativeOffers) decide(d *NativeDevice, product string, a NativeAsk, now 
 		return NativeDecision{Verdict: VerdictReverting, Why: why}, o.newestName(product, a)
 	}
 	t.add(0, "order", RulePass, "no order to go back waits for this device")
+	// F7: of a native key there is one device.
+	if why := o.terms[product].judge(product, AssuranceOwn, a.Wire, a.Rollback, t); why != "" {
+		return NativeDecision{Verdict: VerdictTerms, Why: CleanText(why, MaxText)}, o.newestName(product, a)
+	}
 	if o.plan.Governs(product) { // F0
 		return o.planned(d, product, a, now, t)
 	}
 	t.add(0, "rollouts", RulePass, "%s has no rollout: its newest release is for all of its devices", product)
-	out := o.implicit(d, product, a, now)
+	out := o.implicit(d, product, a, now, t)
 	result := RuleStop
 	if out.Release != nil {
 		result = RuleOffer
@@ -381,7 +401,7 @@ func (o *NativeOffers) planned(d *NativeDevice, product string, a NativeAsk, now
 }
 
 // implicit is the rule of a product without rollouts: the newest for all.
-func (o *NativeOffers) implicit(d *NativeDevice, product string, a NativeAsk, now time.Time) NativeDecision {
+func (o *NativeOffers) implicit(d *NativeDevice, product string, a NativeAsk, now time.Time, t *Trace) NativeDecision {
 	none := func(v Verdict, format string, args ...any) NativeDecision {
 		return NativeDecision{Verdict: v, Why: CleanText(fmt.Sprintf(format, args...), MaxText)}
 	}
@@ -390,9 +410,15 @@ func (o *NativeOffers) implicit(d *NativeDevice, product string, a NativeAsk, no
 	case r == nil && some:
 		return none(VerdictHardware, "no release of %s is for its hardware", product)
 	case r == nil:
+		if _, channels := o.best(product, a, func(*nativeRelease) bool { return true }); channels {
+			return none(VerdictNoRelease, "every release of %s is in a channel, and those are given out by rollouts alone", product)
+		}
 		return none(VerdictNoRelease, "no signed release of %s is published", product)
 	case !newer(r.Epoch, r.Sequence, a.Epoch, a.Sequence): // F1
 		return none(VerdictConfirmed, "%s is confirmed on this device, or a newer one", r.Version)
+	}
+	if _, why := r.terms.judgeRelease(&r.Release, 0, t); why != "" { // F7
+		return none(VerdictTerms, "%s", why)
 	}
 	out := NativeDecision{Verdict: VerdictNewest, Why: CleanText(fmt.Sprintf("%s is the newest release of %s for its hardware", r.Name(), product), MaxText)}
 	if dep := o.deploymentOf(d, r); dep != nil && dep.Proven { // F2
@@ -414,7 +440,7 @@ func (o *NativeOffers) implicit(d *NativeDevice, product string, a NativeAsk, no
 	}
 	s := r.stream(a.Chunk)
 	if s == nil {
-		return none(VerdictUnfit, "%s has no stream with chunks of at most %d bytes", r.Version, a.Chunk)
+		return none(VerdictUnfit, "%s can't be served: %s", r.Version, r.noStream(a.Chunk))
 	}
 	out.Release, out.Stream = &r.SignedRelease, *s
 	out.Known = o.deploymentOf(d, r) != nil
@@ -490,7 +516,7 @@ func (o *NativeOffers) otherSlots(r *nativeRelease, target, running int) string 
 func (r *nativeRelease) stream(most uint32) (best *Stream) { // F5
 	for i := range r.Streams {
 		s := &r.Streams[i]
-		if s.Kind != StreamRaw || s.Chunk > most || best != nil && best.Chunk > s.Chunk {
+		if s.Kind != StreamRaw || s.Chunk > most || best != nil && best.Chunk > s.Chunk || !r.terms.allows(int(s.Chunk)) {
 			continue
 		}
 		for _, raw := range r.m.Image.Streams[:r.m.Image.NStreams] {
@@ -500,6 +526,14 @@ func (r *nativeRelease) stream(most uint32) (best *Stream) { // F5
 		}
 	}
 	return best
+}
+
+// noStream is why there is none.
+func (r *nativeRelease) noStream(most uint32) string {
+	if len(r.terms.Chunks) > 0 {
+		return fmt.Sprintf("it has no stream with chunks of at most %d bytes, of those that %s takes (%s)", most, r.Product, r.terms.ChunksText())
+	}
+	return fmt.Sprintf("it has no stream with chunks of at most %d bytes", most)
 }
 
 // NativeChanges is what a poll changes at once; needed=false: nothing but what is
@@ -581,6 +615,9 @@ func asking(d *Device, a *NativeAsk) *Device {
 	}
 	if now.StrongestWire.WeakerThan(a.Wire) {
 		now.StrongestWire = a.Wire
+	}
+	if a.Health != (Health{}) {
+		now.Health = a.Health
 	}
 	return &now
 }

@@ -59,12 +59,12 @@ func Products(releases []Release) []string {
 }
 
 // Newest is the release that devices of a product get: the published one with
-// the latest stamp. Nil where there is none.
+// the latest stamp that is in no channel. Nil where there is none.
 func Newest(releases []Release, product string) *Release {
 	var newest *Release
 	for i := range releases {
 		r := &releases[i]
-		if r.Product != product || r.State != ReleasePublished {
+		if r.Product != product || r.State != ReleasePublished || r.Channel != "" {
 			continue
 		}
 		if newest == nil || r.PublishedAt.After(newest.PublishedAt) {
@@ -117,11 +117,12 @@ type V1Catalogue struct {
 	Products []string
 	ByID     map[int64]*Release
 	Newest   map[string]*Release // by product
+	Terms    map[string]Terms    // by product
 }
 
 // NewV1Catalogue prepares releases (ForV1) and rollouts, both of which it keeps.
 func NewV1Catalogue(releases []Release, rollouts RolloutSnapshot) *V1Catalogue {
-	c := &V1Catalogue{Plan: NewPlan(rollouts), Products: Products(releases), ByID: make(map[int64]*Release, len(releases)), Newest: make(map[string]*Release)}
+	c := &V1Catalogue{Plan: NewPlan(rollouts), Products: Products(releases), ByID: make(map[int64]*Release, len(releases)), Newest: make(map[string]*Release), Terms: rollouts.Terms}
 	for i := range releases {
 		c.ByID[releases[i].ID] = &releases[i]
 	}
@@ -149,6 +150,10 @@ func (c *V1Catalogue) Wanted(d Device) Wanted {
 // newest release. The rules that were looked at go to t, if not nil.
 func (c *V1Catalogue) Decide(d *NativeDevice, now time.Time, t *Trace) Decision {
 	product := ProductOf(d.Device, c.Products)
+	terms := c.Terms[product]
+	if why := terms.judge(product, d.Assurance, WireV1, false, t); why != "" { // it does not say what its bootloader does
+		return Decision{Verdict: VerdictTerms, Why: CleanText(why, MaxText)}
+	}
 	if c.Plan.Governs(product) {
 		w := &v1Side{c: c, d: d, product: product}
 		p := c.Plan.decide(question{d: &d.Device, product: product, usage: d.Usage, clock: d.Clock, now: now, t: t}, w)
@@ -167,6 +172,15 @@ func (c *V1Catalogue) Decide(d *NativeDevice, now time.Time, t *Trace) Decision 
 		}
 	}
 	out := OfferFor(d.Device, newest, dep, now)
+	if out.Release != nil {
+		_, why := terms.judgeRelease(newest, 0, t)
+		if !terms.allows(newest.ChunkSize) {
+			why = fmt.Sprintf("%s takes chunks of %s bytes, and %s has some of %d", product, terms.ChunksText(), newest.Version, newest.ChunkSize)
+		}
+		if why != "" {
+			out = Decision{Verdict: VerdictTerms, Why: why}
+		}
+	}
 	result := RuleStop
 	if out.Release != nil {
 		result = RuleOffer
@@ -211,7 +225,16 @@ func (s *v1Side) deployment(r *Release) *Deployment {
 	return nil
 }
 
-func (s *v1Side) unfit(*Release) string  { return "" }
+func (s *v1Side) terms(r *Release, rollout int64, t *Trace) (rule, why string) {
+	return s.c.Terms[s.product].judgeRelease(r, rollout, t)
+}
+
+func (s *v1Side) unfit(r *Release) string {
+	if t := s.c.Terms[s.product]; !t.allows(r.ChunkSize) {
+		return fmt.Sprintf("%s takes chunks of %s bytes, and it has some of %d", s.product, t.ChunksText(), r.ChunkSize)
+	}
+	return ""
+}
 func (s *v1Side) busy(*Release) bool     { return false }
 func (s *v1Side) bytes(r *Release) int64 { return r.Image.Size }
 

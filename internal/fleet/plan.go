@@ -215,10 +215,13 @@ const (
 	VerdictBroken      Verdict = "broken"  // the rollout can't be read
 )
 
-// side is what a wire knows of releases.
+// side is what a wire knows of releases: methods because each is one rule's question.
 type side interface {
 	// pick is the rollout's release in the build for the device. verdict is why there is none.
 	pick(release int64) (r *Release, verdict Verdict, why string)
+	// terms is why the product's terms leave the release out: the rule and the reason; "" each: they
+	// take it. What they asked goes to t.
+	terms(r *Release, rollout int64, t *Trace) (rule, why string)
 	// has says why the device has the release, or a later one; "": it has not.
 	has(r *Release) string
 	deployment(r *Release) *Deployment
@@ -257,6 +260,8 @@ type planDecision struct {
 //	start       it has begun
 //	target      its filter takes the device
 //	release     its release is published, and for this hardware
+//	signer      who signed it is who may, by the terms of the product
+//	confirm     its manifest wants contact, where they ask for that
 //	has         the device has neither that release nor a later one
 //	busy        nor is it at a later one
 //	outcome     it did not end badly here, or is to be tried again
@@ -330,6 +335,9 @@ func (r *planned) decide(q question, w side, x *facts) (out planDecision, next b
 		return say(RuleNext, "release", v, "%s", why)
 	}
 	pass("release", "%s is published, and for this device's hardware", rel.Name())
+	if rule, why := w.terms(rel, r.ID, q.t); rule != "" {
+		return say(RuleNext, rule, VerdictTerms, "%s", why)
+	}
 	if why := w.has(rel); why != "" {
 		return say(RuleStop, "has", VerdictConfirmed, "%s", why)
 	}
@@ -527,6 +535,14 @@ func (o *NativeOffers) Awaits(r *Rollout, d *Device, a *NativeAsk) (phase int, w
 		if rel == nil || s.has(rel) != "" {
 			return -1, false
 		}
+		if rule, _ := s.picked.terms.judgeRelease(rel, 0, nil); rule != "" {
+			return -1, false
+		}
+		if rule, _ := o.terms[r.Product].device(r.Product, AssuranceOwn, a.Wire, a.Rollback); rule != "" {
+			return -1, false
+		}
+	} else if rule, _ := o.terms[r.Product].device(r.Product, d.Assurance, WireV1, false); rule != "" {
+		return -1, false
 	} else if d.RunningVersion == r.ReleaseVersion {
 		return -1, false // over v1 a device says its version alone
 	}

@@ -405,8 +405,8 @@ func (c *Course) Validate(groups func(name string) bool) error {
 		return bad("%d bytes a second", c.BytesPerSec)
 	case c.Quarantine < 0:
 		return bad("a quarantine after %d failures", c.Quarantine)
-	case c.BackoffScale < 0 || c.BackoffScale > 100 || math.IsNaN(c.BackoffScale):
-		return bad("waits between tries times %g", c.BackoffScale)
+	case c.BackoffScale != 0 && !(c.BackoffScale >= 0.01 && c.BackoffScale <= 100):
+		return bad("waits between tries times %g, allowed are 0.01 to 100", c.BackoffScale)
 	}
 	_, err := ParseWindow(c.Window)
 	return err
@@ -615,7 +615,8 @@ type RolloutSnapshot struct {
 	Generation int64
 	Rollouts   []Rollout
 	Groups     []Group
-	Only       []string // products that are moved by rollouts alone
+	Only       []string         // products that are moved by rollouts alone
+	Terms      map[string]Terms // by product, where there are any
 }
 
 // Effect is what a step brings about beside the rollout's new state.

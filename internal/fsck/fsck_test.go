@@ -67,7 +67,7 @@ func newWorld(t *testing.T) *world {
 	image := build(t, "1.0", 64<<10)
 	m := releasetest.Manifest(t, product, "1.0", image)
 	file := releasetest.File(t, nil, m, image, []release.DerivedFile{releasetest.Patch(t, m, []byte("base"), bytes.Repeat([]byte("d"), 3000))})
-	if w.signed, _, err = in.PublishRelease(ctx, bytes.NewReader(file), int64(len(file))); err != nil {
+	if w.signed, _, err = in.PublishRelease(ctx, bytes.NewReader(file), int64(len(file)), fleet.Publication{}); err != nil {
 		t.Fatal(err)
 	}
 	if w.plain, _, err = in.Publish(ctx, bytes.NewReader(build(t, "2.0", 32<<10)), ingest.Meta{Product: "other", Version: "2.0", ChunkSize: 1024}); err != nil {

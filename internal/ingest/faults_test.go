@@ -29,11 +29,11 @@ func TestReleaseFullDisk(t *testing.T) {
 	w.stage = func(ctx context.Context, room int64) (Staged, error) { return full.Stage(ctx, room) }
 	_, file := pump(t, 1, nil)
 	r := bytes.NewReader(file)
-	if _, _, err := w.PublishRelease(ctx, r, int64(len(file))); fleet.CodeOf(err) != fleet.CodeNoSpace || r.Len() != len(file) {
+	if _, _, err := w.PublishRelease(ctx, r, int64(len(file)), fleet.Publication{}); fleet.CodeOf(err) != fleet.CodeNoSpace || r.Len() != len(file) {
 		t.Errorf("%v, %d bytes left", err, r.Len())
 	}
 	w.keeps(0, 0, 1)
-	if _, _, err := w.PublishRelease(ctx, r, MaxRelease+1); fleet.CodeOf(err) != fleet.CodeTooLarge {
+	if _, _, err := w.PublishRelease(ctx, r, MaxRelease+1, fleet.Publication{}); fleet.CodeOf(err) != fleet.CodeTooLarge {
 		t.Errorf("%v", err)
 	}
 }
@@ -184,7 +184,7 @@ func TestReleasesAtOnce(t *testing.T) {
 				_, file = pump(t, round+1, func(m *release.Manifest) { m.SecurityVersion = uint32(i) })
 			}
 			wg.Go(func() {
-				_, created, err := w.PublishRelease(ctx, iotest.HalfReader(bytes.NewReader(file)), 0)
+				_, created, err := w.PublishRelease(ctx, iotest.HalfReader(bytes.NewReader(file)), 0, fleet.Publication{})
 				if err != nil && fleet.CodeOf(err) != fleet.CodeConflict {
 					t.Error(err)
 				}
@@ -274,7 +274,9 @@ func TestPolicyHoldsForImages(t *testing.T) {
 	w := signedWorld(t)
 	image := build(t, "1.0", 64<<10)
 	ways := map[string]func() error{
-		"images": func() error { return second3(w.PublishImage(ctx, product, "1.0", 1024, nil, bytes.NewReader(image))) },
+		"images": func() error {
+			return second3(w.PublishImage(ctx, product, "1.0", 1024, nil, bytes.NewReader(image), fleet.Publication{}))
+		},
 		"any board": func() error {
 			return second3(w.AnyBoard().PublishImage(ctx, product, "1.0", 1024, nil, bytes.NewReader(image)))
 		},
@@ -289,7 +291,7 @@ func TestPolicyHoldsForImages(t *testing.T) {
 		}
 		w.keeps(0, 0, 1)
 	}
-	if _, _, err := w.PublishImage(ctx, "acme/other", "1.0", 1024, nil, bytes.NewReader(image)); err != nil {
+	if _, _, err := w.PublishImage(ctx, "acme/other", "1.0", 1024, nil, bytes.NewReader(image), fleet.Publication{}); err != nil {
 		t.Errorf("another product: %v", err)
 	}
 	if err := w.store.SetPolicy(ctx, product, false, t0); err != nil {
@@ -311,7 +313,7 @@ func TestReleaseMemory(t *testing.T) {
 		file := releasetest.File(t, nil, m, image, nil)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		if _, _, err := w.PublishRelease(ctx, bytes.NewReader(file), int64(len(file))); err != nil {
+		if _, _, err := w.PublishRelease(ctx, bytes.NewReader(file), int64(len(file)), fleet.Publication{}); err != nil {
 			t.Fatal(err)
 		}
 		runtime.ReadMemStats(&after)

@@ -42,6 +42,7 @@ type Meta struct {
 	// OtherBytes takes bytes that don't begin as an ESP image does, as they are and without a
 	// chip's name: for boards that are none.
 	OtherBytes bool
+	fleet.Publication
 }
 
 // Staged is bytes that are stored and have no name yet: internal/blob.Staged, with its contract.
@@ -131,7 +132,7 @@ func (s *Service) Publish(ctx context.Context, r io.Reader, m Meta) (rel fleet.R
 	if !in.ended || stored != in.digest {
 		return fleet.Release{}, false, &fleet.Error{Code: fleet.CodeInternal, Message: "the image store took other bytes than were checked"}
 	}
-	rel, created, err = s.releases.Publish(ctx, fleet.Release{Product: m.Product, Version: m.Version, Image: in.image(), ChunkSize: m.ChunkSize}, s.now())
+	rel, created, err = s.releases.Publish(ctx, m.Of(fleet.Release{Product: m.Product, Version: m.Version, Image: in.image(), ChunkSize: m.ChunkSize}), s.now())
 	if err != nil {
 		return fleet.Release{}, false, err
 	}
@@ -150,8 +151,8 @@ func (a AnyBoard) PublishImage(ctx context.Context, product, version string, chu
 }
 
 // PublishImage is Publish in the shape that wires declare.
-func (s *Service) PublishImage(ctx context.Context, product, version string, chunkSize int, digest *fleet.Digest, image io.Reader) (fleet.Release, bool, error) {
-	return s.Publish(ctx, image, Meta{Product: product, Version: version, ChunkSize: chunkSize, Digest: digest})
+func (s *Service) PublishImage(ctx context.Context, product, version string, chunkSize int, digest *fleet.Digest, image io.Reader, p fleet.Publication) (fleet.Release, bool, error) {
+	return s.Publish(ctx, image, Meta{Product: product, Version: version, ChunkSize: chunkSize, Digest: digest, Publication: p})
 }
 
 func (s *Service) validate(m Meta) error {
@@ -162,6 +163,9 @@ func (s *Service) validate(m Meta) error {
 		return err
 	}
 	if _, err := fleet.CheckChunkSize(m.ChunkSize); err != nil {
+		return err
+	}
+	if err := fleet.ValidateWords(m.Channel, m.Notes); err != nil {
 		return err
 	}
 	if m.Size < 0 {

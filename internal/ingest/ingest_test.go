@@ -116,11 +116,11 @@ func TestPublish(t *testing.T) {
 	}
 	w.holds(1, 1)
 	// The same again, and the same image under another version.
-	if again, created, err := w.PublishImage(ctx, "acme/pump", "1.2.3", 1024, nil, bytes.NewReader(image)); again != want || created || err != nil {
+	if again, created, err := w.PublishImage(ctx, "acme/pump", "1.2.3", 1024, nil, bytes.NewReader(image), fleet.Publication{}); again != want || created || err != nil {
 		t.Errorf("%v %v %v", again, created, err)
 	}
 	w.holds(1, 1)
-	if _, created, err := w.PublishImage(ctx, "acme/pump", "1.2.4", 1024, &digest, bytes.NewReader(image)); !created || err != nil {
+	if _, created, err := w.PublishImage(ctx, "acme/pump", "1.2.4", 1024, &digest, bytes.NewReader(image), fleet.Publication{}); !created || err != nil {
 		t.Errorf("%v %v", created, err)
 	}
 	w.holds(1, 2)
@@ -490,7 +490,7 @@ func TestOtherBytes(t *testing.T) {
 		"digest":     second(publish("1.0", 1024, &wrong, elf)),
 		"empty":      second(publish("1.0", 1024, nil, nil)),
 		"ESP, cut":   second(publish("1.0", 1024, nil, cut)),
-		"not asked":  second3(w.PublishImage(ctx, "acme/pump", "1.0", 1024, &sum, bytes.NewReader(elf))),
+		"not asked":  second3(w.PublishImage(ctx, "acme/pump", "1.0", 1024, &sum, bytes.NewReader(elf), fleet.Publication{})),
 	} {
 		if fleet.CodeOf(err) != fleet.CodeInvalid {
 			t.Errorf("%s: %v", name, err)

@@ -119,7 +119,7 @@ func TestKeyListMeanwhile(t *testing.T) {
 		}
 	})
 	src := io.MultiReader(bytes.NewReader(file[:30_000]), readerFunc(func([]byte) (int, error) { once(); return 0, io.EOF }), bytes.NewReader(file[30_000:]))
-	if _, _, err := w.PublishRelease(ctx, src, 0); fleet.CodeOf(err) != fleet.CodeInvalid || !strings.Contains(err.Error(), "not in the key list (version 2)") {
+	if _, _, err := w.PublishRelease(ctx, src, 0, fleet.Publication{}); fleet.CodeOf(err) != fleet.CodeInvalid || !strings.Contains(err.Error(), "not in the key list (version 2)") {
 		t.Errorf("%v", err)
 	}
 	w.keeps(0, 0, 2)

@@ -34,7 +34,10 @@ const maxReason = 600
 // published before. Errors: CodeInvalid for a file that is wrong, with what and
 // where; CodeConflict where its version or sequence is taken, or no key list is
 // held; CodeTooLarge, CodeNoSpace; an error of r as it is.
-func (s *Service) PublishRelease(ctx context.Context, r io.Reader, size int64) (rel fleet.Release, created bool, err error) {
+func (s *Service) PublishRelease(ctx context.Context, r io.Reader, size int64, p fleet.Publication) (rel fleet.Release, created bool, err error) {
+	if err := fleet.ValidateWords(p.Channel, p.Notes); err != nil {
+		return fleet.Release{}, false, err
+	}
 	if size > MaxRelease {
 		return fleet.Release{}, false, fleet.Errorf(fleet.CodeTooLarge, "a release file has at most %d bytes", int64(MaxRelease))
 	}
@@ -42,7 +45,7 @@ func (s *Service) PublishRelease(ctx context.Context, r io.Reader, size int64) (
 	if err != nil {
 		return fleet.Release{}, false, err
 	}
-	in := &taking{s: s, ctx: ctx, src: &source{r: r}}
+	in := &taking{s: s, ctx: ctx, src: &source{r: r}, says: p}
 	defer in.abort()
 	if err := in.read(trust, size); err != nil {
 		return fleet.Release{}, false, in.refused(err)
@@ -60,9 +63,10 @@ func (s *Service) PublishRelease(ctx context.Context, r io.Reader, size int64) (
 
 // taking is one release on its way in.
 type taking struct {
-	s   *Service
-	ctx context.Context // of the one call that it is for
-	src *source
+	s    *Service
+	ctx  context.Context // of the one call that it is for
+	src  *source
+	says fleet.Publication
 
 	c       *release.Contents
 	rel     fleet.Release
@@ -238,6 +242,9 @@ func (t *taking) publishBy(judged *release.Trust) (fleet.Release, bool, error) {
 			return fleet.Release{}, false, t.refused(err)
 		}
 	}
+	// Whose signatures are good is said by the list that the release is published under.
+	signers, threshold := next.Signers(t.c.ManifestEnvelope, t.rel.Product)
+	t.rel.Checked = fleet.Checked{Signers: strings.Join(signers, " "), Threshold: threshold, Contact: t.c.Manifest.Confirm.Contact}
 	if next.Version == held.Version {
 		return s.signed.PublishSigned(t.ctx, t.rel, t.c.ManifestEnvelope, t.streams, held.Version, s.now())
 	}
@@ -285,6 +292,7 @@ func (t *taking) describe() error {
 	if s := m.Image.Slot; s != nil {
 		t.rel.HasSlot, t.rel.Slot = true, *s
 	}
+	t.rel = t.says.Of(t.rel)
 	return nil
 }
 

@@ -52,7 +52,7 @@ func (w *world) keeps(blobs, releases int, list uint32) {
 }
 
 func (w *world) push(file []byte) (fleet.Release, bool, error) {
-	return w.PublishRelease(ctx, bytes.NewReader(file), int64(len(file)))
+	return w.PublishRelease(ctx, bytes.NewReader(file), int64(len(file)), fleet.Publication{})
 }
 
 // pump is a release of version 1.<sequence>, with its file.
@@ -75,13 +75,14 @@ func TestPublishRelease(t *testing.T) {
 	m.Sequence, m.SecurityVersion, m.Hardware = 7, 3, [][]byte{[]byte("rev-b"), {0, 255}}
 	patch := bytes.Repeat([]byte("delta"), 500)
 	file := releasetest.File(t, nil, m, image, []release.DerivedFile{releasetest.Patch(t, m, []byte("old image"), patch)})
-	r, created, err := w.PublishRelease(ctx, iotest.HalfReader(bytes.NewReader(file)), 0)
+	r, created, err := w.PublishRelease(ctx, iotest.HalfReader(bytes.NewReader(file)), 0, fleet.Publication{})
 	if err != nil || !created {
 		t.Fatal(created, err)
 	}
 	want := fleet.Release{ID: r.ID, Product: product, Version: "1.2.0", ChunkSize: 1024, State: fleet.ReleasePublished, PublishedAt: t0,
 		Image: fleet.Image{Digest: sha256.Sum256(image), Size: int64(len(image)), Chip: "ESP32-C3", Project: "pump", AppVersion: "1.2.0", IDFVersion: r.Image.IDFVersion},
-		Epoch: 1, Sequence: 7, SecurityVersion: 3, Hardware: "rev-b, 00ff", ManifestDigest: r.ManifestDigest}
+		Epoch: 1, Sequence: 7, SecurityVersion: 3, Hardware: "rev-b, 00ff", ManifestDigest: r.ManifestDigest,
+		Checked: fleet.Checked{Signers: release.KeyName(releasetest.Public("release")), Threshold: 1, Contact: true}}
 	if r != want || r.Image.IDFVersion == "" {
 		t.Errorf("%+v\n%+v", r, want)
 	}
@@ -250,7 +251,7 @@ func TestReleaseRefuses(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w.t = t
-			r, created, err := w.PublishRelease(ctx, c.file, 0)
+			r, created, err := w.PublishRelease(ctx, c.file, 0, fleet.Publication{})
 			if created || r != (fleet.Release{}) || fleet.CodeOf(err) != c.code {
 				t.Fatalf("%+v %v (%s)", r, err, fleet.CodeOf(err))
 			}

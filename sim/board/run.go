@@ -12,6 +12,7 @@ import (
 	"github.com/runnel-fota/runnel/core/esp32"
 	"github.com/runnel-fota/runnel/core/flash"
 	"github.com/runnel-fota/runnel/core/state"
+	"github.com/runnel-fota/runnel/core/wire/native"
 	v1 "github.com/runnel-fota/runnel/core/wire/v1"
 )
 
@@ -104,6 +105,7 @@ type run struct {
 	store  state.Sectors
 	wires  wires
 	rng    *rand.Rand
+	health [native.MaxHealth]byte
 	dead   bool // the application can't reach any server
 }
 
@@ -114,6 +116,17 @@ func (r *run) ResetReason() boot.ResetReason { return r.reason }
 func (r *run) Bootable(s boot.Slot) bool {
 	return r.b.Own == nil || r.b.verifyRaw(&r.slots[s], false) == nil
 }
+
+// Health makes it a device.Healthy.
+func (r *run) Health() []byte {
+	if r.app.Native == nil || r.app.Native.Health == (native.Health{}) {
+		return nil
+	}
+	h := r.app.Native.Health
+	h.Reset = uint8(r.reason)
+	return h.Encode(r.health[:])
+}
+
 func (r *run) Event(e device.Event) {
 	// What software says without power nobody hears.
 	if r.app.OnEvent != nil && !r.b.Chip.Dead() {

@@ -24,6 +24,9 @@ type Native struct {
 	MinPollMillis, MaxPollMillis uint32
 	// Raw: its images are no ESP-IDF images.
 	Raw bool
+	// Health is what the board says of itself with each poll, but for why it started, which it
+	// knows; the zero one says nothing at all.
+	Health native.Health
 	// Verifier checks signatures; nil: core/ed25519, as on a chip. Sweeps over very
 	// many boards take the standard library's, which is several times as fast on a host.
 	Verifier manifest.Verifier

@@ -47,7 +47,7 @@ func slotColumn(r fleet.Release) int {
 }
 
 const releaseColumns = `r.id, r.product, r.version, r.digest, r.size, r.chip, r.project, r.app_version, r.idf_version, r.chunk_size, r.state, r.published_at,
- r.epoch, r.sequence, r.security_version, r.hardware, r.manifest_digest, r.slot`
+ r.epoch, r.sequence, r.security_version, r.hardware, r.manifest_digest, r.slot, r.draft, r.notes, r.channel, r.checked`
 
 func scanRelease(row Scanner) (fleet.Release, error) { return scanReleaseAnd(row) }
 
@@ -56,14 +56,22 @@ func scanReleaseAnd(row Scanner, more ...any) (r fleet.Release, err error) {
 	var digest, manifest []byte
 	var at int64
 	var slot int
+	var draft bool
+	var checked string
 	err = row.Scan(append([]any{&r.ID, &r.Product, &r.Version, &digest, &r.Image.Size, &r.Image.Chip, &r.Image.Project,
 		&r.Image.AppVersion, &r.Image.IDFVersion, &r.ChunkSize, &r.State, &at,
-		&r.Epoch, &r.Sequence, &r.SecurityVersion, &r.Hardware, &manifest, &slot}, more...)...)
+		&r.Epoch, &r.Sequence, &r.SecurityVersion, &r.Hardware, &manifest, &slot, &draft, &r.Notes, &r.Channel, &checked}, more...)...)
 	copy(r.Image.Digest[:], digest)
 	copy(r.ManifestDigest[:], manifest)
 	r.PublishedAt = fromMicros(at)
 	if slot != anySlot {
 		r.HasSlot, r.Slot = true, uint8(slot)
+	}
+	if draft && r.State == fleet.ReleasePublished {
+		r.State = fleet.ReleaseDraft
+	}
+	if err == nil && checked != "" {
+		err = json.Unmarshal([]byte(checked), &r.Checked)
 	}
 	return r, err
 }
@@ -71,7 +79,7 @@ func scanReleaseAnd(row Scanner, more ...any) (r fleet.Release, err error) {
 const deviceColumns = `d.id, d.product, d.added_at, d.last_seen, d.running_version, d.nonce, d.clocked, d.signed,
  d.rollback_wanted, d.rollback_reason, d.rollback_sent_at, d.retry_at, d.rollback_number,
  d.strongest_wire, d.native_nonce, d.hardware, d.epoch, d.sequence, d.security_version, d.list_version, d.slots, d.running_slot,
- d.tags, d.attributes, d.ask, d.failures, d.forced, d.heard,
+ d.tags, d.attributes, d.ask, d.failures, d.forced, d.heard, d.health,
  EXISTS (SELECT 1 FROM keys k WHERE k.owner_kind = 'device' AND k.owner = d.id AND k.purpose = 'v1' AND k.state = 'active'),
  (SELECT count(*) FROM keys k WHERE k.owner_kind = 'device' AND k.owner = d.id AND k.purpose = 'native' AND k.state = 'active')`
 
@@ -79,11 +87,11 @@ const deviceColumns = `d.id, d.product, d.added_at, d.last_seen, d.running_versi
 func scanDeviceAnd(row Scanner, more ...any) (d fleet.Device, err error) {
 	var added, seen, sent, retry, nonce, native int64
 	var own bool
-	var tags, attributes string
+	var tags, attributes, health string
 	err = row.Scan(append([]any{&d.ID, &d.Product, &added, &seen, &d.RunningVersion, &nonce, &d.Clocked, &d.Signed,
 		&d.RollbackWanted, &d.RollbackReason, &sent, &retry, &d.RollbackNumber,
 		&d.StrongestWire, &native, &d.Hardware, &d.Epoch, &d.Sequence, &d.SecurityVersion, &d.ListVersion, &d.Slots, &d.RunningSlot,
-		&tags, &attributes, &d.Ask, &d.Failures, &d.Forced, &d.Heard,
+		&tags, &attributes, &d.Ask, &d.Failures, &d.Forced, &d.Heard, &health,
 		&own, &d.NativeKeys}, more...)...)
 	d.AddedAt, d.LastSeen = fromMicros(added), fromMicros(seen)
 	d.RollbackSentAt, d.RetryAt = fromMicros(sent), fromMicros(retry)
@@ -93,6 +101,9 @@ func scanDeviceAnd(row Scanner, more ...any) (d fleet.Device, err error) {
 	}
 	if err == nil && attributes != "" {
 		err = json.Unmarshal([]byte(attributes), &d.Attributes)
+	}
+	if err == nil {
+		d.Health, err = fleet.ParseHealth(health)
 	}
 	d.Assurance = fleet.AssuranceNone
 	// Who has spoken natively is heard by its own key alone from then on.

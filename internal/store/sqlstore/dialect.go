@@ -47,7 +47,7 @@ func newTexts(d *Dialect) texts {
 	const from = " FROM devices d WHERE d.id = ?1"
 	t.poll = "SELECT " + columns + from
 	// The SELECT sees the row as it was before the UPDATE beside it.
-	t.pollTake = "WITH taken AS (UPDATE devices SET " + seenNatively("?4", "?5", "?6") + " WHERE id = ?1 AND native_nonce < ?5 AND native_keys = ?7 RETURNING 1) SELECT " +
+	t.pollTake = "WITH taken AS (UPDATE devices SET " + seenNatively("?4", "?5", "?6", "?8") + " WHERE id = ?1 AND native_nonce < ?5 AND native_keys = ?7 RETURNING 1) SELECT " +
 		columns + ", EXISTS (SELECT 1 FROM taken)" + from
 	return t
 }

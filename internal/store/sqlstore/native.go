@@ -179,11 +179,11 @@ func (s *Store) TakePoll(ctx context.Context, c fleet.NativeChange) (out fleet.T
 		}
 		n, err := affected(t.Exec(`UPDATE devices SET native_nonce = ?1, native_boot = ?2, signed = 1, last_seen = CASE WHEN ?3 > last_seen THEN ?3 ELSE last_seen END,
  running_version = ?4, hardware = ?5, epoch = ?6, sequence = ?7, security_version = ?8, list_version = ?9, strongest_wire = ?10,
- slots = ?13, running_slot = ?14, ask = CASE ?15 WHEN '' THEN ask ELSE ?15 END, heard = (SELECT clock FROM fleet_clock),
+ slots = ?13, running_slot = ?14, ask = CASE ?15 WHEN '' THEN ask ELSE ?15 END, heard = (SELECT clock FROM fleet_clock), health = CASE ?17 WHEN '' THEN health ELSE ?17 END,
  rollback_sent_at = CASE WHEN ?11 = 1 AND rollback_wanted = 1 THEN ?3 ELSE rollback_sent_at END
  WHERE id = ?12 AND (native_nonce < ?1 OR ?16 = 1 AND native_nonce = ?1)`,
 			int64(c.Nonce), c.Boot, micros(c.Now), c.Facts.RunningVersion, fleet.CleanText(c.Facts.Hardware, fleet.MaxText), c.Facts.Epoch, c.Facts.Sequence,
-			c.Facts.SecurityVersion, c.Facts.ListVersion, string(c.Wire), flag(c.RevertTold), c.Device, c.Facts.Slots, c.Facts.RunningSlot, c.Facts.Ask, flag(c.Taken)))
+			c.Facts.SecurityVersion, c.Facts.ListVersion, string(c.Wire), flag(c.RevertTold), c.Device, c.Facts.Slots, c.Facts.RunningSlot, c.Facts.Ask, flag(c.Taken), c.Health.Text()))
 		if err != nil || n == 0 {
 			return err
 		}
@@ -387,10 +387,11 @@ func reported(t *tx, d fleet.Device, rep fleet.NativeReport) (c fleet.Candidate,
 	return c, err
 }
 
-// seenNatively is what an idle poll teaches, by the parameters of when, its nonce and its boot counter.
-func seenNatively(at, nonce, boot string) string {
-	return strings.NewReplacer("AT", at, "NONCE", nonce, "BOOT", boot).Replace(`last_seen = CASE WHEN AT > last_seen THEN AT ELSE last_seen END, heard = (SELECT clock FROM fleet_clock),
- native_boot = CASE WHEN NONCE > native_nonce THEN BOOT ELSE native_boot END, native_nonce = CASE WHEN NONCE > native_nonce THEN NONCE ELSE native_nonce END`)
+// seenNatively is what an idle poll teaches, by the parameters of when, its nonce, its boot counter and its health.
+func seenNatively(at, nonce, boot, health string) string {
+	return strings.NewReplacer("AT", at, "NONCE", nonce, "BOOT", boot, "HEALTH", health).Replace(`last_seen = CASE WHEN AT > last_seen THEN AT ELSE last_seen END, heard = (SELECT clock FROM fleet_clock),
+ native_boot = CASE WHEN NONCE > native_nonce THEN BOOT ELSE native_boot END, native_nonce = CASE WHEN NONCE > native_nonce THEN NONCE ELSE native_nonce END,
+ health = CASE HEALTH WHEN '' THEN health ELSE HEALTH END`)
 }
 
 // SaveNativeSeen implements fleet.NativeDevices.
@@ -400,12 +401,12 @@ func (s *Store) SaveNativeSeen(ctx context.Context, seen []fleet.NativeSeen) err
 			return err
 		}
 	}
-	text := "UPDATE devices SET " + seenNatively("?1", "?2", "?3") + " WHERE id = ?4"
+	text := "UPDATE devices SET " + seenNatively("?1", "?2", "?3", "?5") + " WHERE id = ?4"
 	for part := range slices.Chunk(seen, seenBatch) {
 		err := s.writeAlone(ctx, func(t *tx) error {
 			for _, v := range part {
 				if _, err := t.Exec(text,
-					micros(v.At), int64(v.Nonce), v.Boot, v.Device); err != nil {
+					micros(v.At), int64(v.Nonce), v.Boot, v.Device, v.Health.Text()); err != nil {
 					return err
 				}
 			}

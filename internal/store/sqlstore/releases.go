@@ -32,6 +32,9 @@ func (s *Store) Publish(ctx context.Context, r fleet.Release, now time.Time) (ou
 		if err := refuseUnsigned(t, r.Product); err != nil {
 			return err
 		}
+		if err := refuseByTerms(t, r, r.ChunkSize); err != nil {
+			return err
+		}
 		if err := insertRelease(t, &r, now); err != nil {
 			return err
 		}
@@ -61,16 +64,23 @@ func insertRelease(t *tx, r *fleet.Release, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	r.State, r.PublishedAt = fleet.ReleasePublished, fleet.NextPublish(now, last)
+	if r.State != fleet.ReleaseDraft {
+		r.State = fleet.ReleasePublished
+	}
+	r.PublishedAt = fleet.NextPublish(now, last)
 	im := r.Image
 	var manifest []byte // NULL
+	checked := ""
 	if r.Signed() {
 		manifest = r.ManifestDigest[:]
+		if checked, err = checkedColumn(*r); err != nil {
+			return err
+		}
 	}
 	return t.Row(`INSERT INTO releases (product, version, digest, size, chip, project, app_version, idf_version, chunk_size, state, published_at,
- epoch, sequence, security_version, hardware, manifest_digest, slot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`,
-		r.Product, r.Version, im.Digest[:], im.Size, im.Chip, im.Project, im.AppVersion, im.IDFVersion, r.ChunkSize, string(r.State), micros(r.PublishedAt),
-		r.Epoch, r.Sequence, r.SecurityVersion, r.Hardware, manifest, slotColumn(*r)).Scan(&r.ID)
+ epoch, sequence, security_version, hardware, manifest_digest, slot, draft, notes, channel, checked) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`,
+		r.Product, r.Version, im.Digest[:], im.Size, im.Chip, im.Project, im.AppVersion, im.IDFVersion, r.ChunkSize, string(fleet.ReleasePublished), micros(r.PublishedAt),
+		r.Epoch, r.Sequence, r.SecurityVersion, r.Hardware, manifest, slotColumn(*r), flag(r.State == fleet.ReleaseDraft), r.Notes, r.Channel, checked).Scan(&r.ID)
 }
 
 func validateRelease(r fleet.Release) error {
@@ -86,7 +96,7 @@ func validateRelease(r fleet.Release) error {
 	if r.Image.Size <= 0 {
 		return fleet.Errorf(fleet.CodeInvalid, "the image is empty")
 	}
-	return nil
+	return fleet.ValidateWords(r.Channel, r.Notes)
 }
 
 // samePublication: a release is published once. The same again is no mistake.
@@ -99,7 +109,7 @@ func samePublication(old, again fleet.Release) error {
 		e.Message = fmt.Sprintf("%s %s is published already, with another image", old.Product, old.Version)
 	case old.ChunkSize != again.ChunkSize:
 		e.Message = fmt.Sprintf("%s %s is published already, with chunks of %d bytes", old.Product, old.Version, old.ChunkSize)
-	case old.State != fleet.ReleasePublished:
+	case old.State == fleet.ReleaseWithdrawn:
 		e.Message = fmt.Sprintf("%s %s was published and withdrawn", old.Product, old.Version)
 	default:
 		return nil
@@ -149,18 +159,9 @@ func listReleases(v Runner, product string) ([]fleet.Release, error) {
 // not which build, so there is no half of one.
 func (s *Store) Withdraw(ctx context.Context, id int64, now time.Time) (r fleet.Release, err error) {
 	err = s.write(ctx, func(t *tx) error {
-		r, err = scanRelease(t.Row("SELECT "+releaseColumns+" FROM releases r WHERE r.id = ?", id))
-		if err != nil {
-			return notFound(err, "no release has the number %d", id)
-		}
-		if r.State == fleet.ReleaseWithdrawn {
-			return nil
-		}
-		builds := []fleet.Release{r}
-		if r.Signed() {
-			if builds, err = buildsOf(t, r); err != nil {
-				return err
-			}
+		var builds []fleet.Release
+		if r, builds, err = withBuilds(t, id); err != nil || r.State == fleet.ReleaseWithdrawn {
+			return err
 		}
 		r.State = fleet.ReleaseWithdrawn
 		for _, b := range builds {

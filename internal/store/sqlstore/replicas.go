@@ -19,7 +19,7 @@ func (s *Store) PollTaking(ctx context.Context, seen fleet.NativeSeen, keys int6
 	}
 	var taken bool
 	out, err := scanPoll(s.db.Row(ctx, s.texts.pollTake, seen.Device, jsonIDs(want.Releases), jsonIDs(want.Rollouts),
-		micros(seen.At), int64(seen.Nonce), seen.Boot, keys), &taken)
+		micros(seen.At), int64(seen.Nonce), seen.Boot, keys, seen.Health.Text()), &taken)
 	if err != nil {
 		return fleet.NativeDevice{}, false, s.db.Wrap("poll", noDevice(err, seen.Device))
 	}

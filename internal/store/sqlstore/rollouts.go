@@ -54,7 +54,11 @@ func (s *Store) CreateRollout(ctx context.Context, r fleet.Rollout, now time.Tim
 			return notFound(err, "no release has the number %d", r.ReleaseID)
 		}
 		if rel.Product != r.Product || rel.State != fleet.ReleasePublished {
-			return fleet.Errorf(fleet.CodeConflict, "release %d is %s %s, %s: a rollout of %s needs one of its own that is published", rel.ID, rel.Product, rel.Version, rel.State, r.Product)
+			e := &fleet.Error{Code: fleet.CodeConflict, Message: fmt.Sprintf("release %d is %s %s, %s: a rollout of %s needs one of its own that is published", rel.ID, rel.Product, rel.Version, rel.State, r.Product)}
+			if rel.State == fleet.ReleaseDraft {
+				e.Hint = fmt.Sprintf("'runnel releases publish %d' publishes it", rel.ID)
+			}
+			return e
 		}
 		var n int
 		if err := t.Row("SELECT count(*) FROM rollouts WHERE product = ? AND state IN ("+inForce+")", r.Product).Scan(&n); err != nil {
@@ -271,7 +275,10 @@ func (s *Store) RolloutSnapshot(ctx context.Context) (out fleet.RolloutSnapshot,
 		if err := v.Row("SELECT generation FROM catalogue").Scan(&out.Generation); err != nil {
 			return err
 		}
-		out.Rollouts, out.Groups, out.Only, err = rolloutsOf(v)
+		if out.Rollouts, out.Groups, out.Only, err = rolloutsOf(v); err != nil {
+			return err
+		}
+		out.Terms, err = termsOf(v)
 		return err
 	})
 	return out, err

@@ -74,14 +74,24 @@ func (s *Store) publishSigned(ctx context.Context, r fleet.Release, envelope []b
 		if err != nil {
 			return err
 		}
+		if err := refuseByTerms(t, r, chunksOf(streams)...); err != nil {
+			return err
+		}
 		if old != nil {
 			out = *old
 			// Patches may be made long after the signing.
 			added, err := insertStreams(t, out, streams)
-			if err != nil || added == 0 {
+			if err != nil {
+				return err
+			}
+			noted, err := noteChecked(t, &out, r.Checked)
+			if err != nil || added == 0 && !noted {
 				return err
 			}
 			return s.catalogueChanged(t)
+		}
+		if len(builds) > 0 {
+			r.State = builds[0].State // published or a draft together
 		}
 		if err := otherImage(t, r); err != nil {
 			return err
@@ -113,7 +123,11 @@ func (s *Store) insertSigned(t *tx, r *fleet.Release, envelope []byte, streams [
 	if err := requireSigned(t, r.Product, now); err != nil {
 		return err
 	}
-	return addEvent(t, fleet.Event{Time: now, Version: r.Version, Name: fleet.EventPublished, Proven: true,
+	name := fleet.EventPublished
+	if r.State == fleet.ReleaseDraft {
+		name = fleet.EventDrafted
+	}
+	return addEvent(t, fleet.Event{Time: now, Version: r.Version, Name: name, Proven: true,
 		Detail: fmt.Sprintf("%s %s, epoch %d, sequence %d, manifest %s", r.Product, r.Name(), r.Epoch, r.Sequence, r.ManifestDigest)})
 }
 
@@ -264,6 +278,9 @@ func (s *Store) NativeSnapshot(ctx context.Context) (out fleet.NativeSnapshot, e
 		if out.Rollouts, out.Groups, out.Only, err = rolloutsOf(v); err != nil {
 			return err
 		}
+		if out.Terms, err = termsOf(v); err != nil {
+			return err
+		}
 		of := map[int64][]fleet.Stream{}
 		for _, m := range streams {
 			of[m.ReleaseID] = append(of[m.ReleaseID], m)
@@ -297,12 +314,16 @@ func requireSigned(t *tx, product string, now time.Time) error {
 	return err
 }
 
-const policyColumns = "name, signed_only, by_operator, added_at, changed_at"
+const policyColumns = "name, signed_only, by_operator, added_at, changed_at, terms"
 
 func scanPolicy(row Scanner) (p fleet.ProductPolicy, err error) {
 	var added, changed int64
-	err = row.Scan(&p.Name, &p.SignedOnly, &p.ByOperator, &added, &changed)
+	var terms string
+	err = row.Scan(&p.Name, &p.SignedOnly, &p.ByOperator, &added, &changed, &terms)
 	p.AddedAt, p.ChangedAt = fromMicros(added), fromMicros(changed)
+	if err == nil {
+		p.Terms, err = parseTerms(terms)
+	}
 	return p, err
 }
 

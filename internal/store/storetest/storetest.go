@@ -18,6 +18,7 @@ import (
 // at what one of them did through the others.
 type Store interface {
 	fleet.Releases
+	fleet.Drafts
 	fleet.Catalogue
 	fleet.Devices
 	fleet.Orders
@@ -87,6 +88,9 @@ func Run(t *testing.T, open Open) {
 		{"BuildDeployments", (*suite).buildDeployments},
 		{"RunningSlot", (*suite).runningSlot},
 		{"Policies", (*suite).policies},
+		{"Terms", (*suite).terms},
+		{"Drafts", (*suite).drafts},
+		{"Health", (*suite).health},
 		{"KeyLists", (*suite).keyLists},
 		{"PublishWithList", (*suite).publishWithList},
 		{"ListMoved", (*suite).listMoved},

@@ -21,8 +21,10 @@ type device struct {
 	nonce uint64 // highest taken, here or as far as the store was read
 	boot  uint32 // of the latest poll
 	seen  time.Time
-	dirty bool // there is something to write behind
-	gone  bool // out of the cache: another entry may be in use
+	// health is what the latest poll that said any said; the zero one: none since it is in memory.
+	health fleet.Health
+	dirty  bool // there is something to write behind
+	gone   bool // out of the cache: another entry may be in use
 	// busy calls are on their way to the store with a nonce that it judges itself: it must not be
 	// written behind before them.
 	busy int
@@ -115,10 +117,13 @@ func (d *device) done(behind bool, now time.Time) {
 	}
 }
 
-// booted notes the boot counter of a poll that was taken.
-func (d *device) booted(boot uint32) {
+// booted notes the boot counter of a poll that was taken, and how the device is doing.
+func (d *device) booted(boot uint32, h fleet.Health) {
 	d.mu.Lock()
 	d.boot = boot
+	if h != (fleet.Health{}) {
+		d.health = h
+	}
 	d.mu.Unlock()
 }
 
@@ -234,7 +239,7 @@ func (c *deviceCache) flush(ctx context.Context) error {
 	for _, d := range c.byID {
 		d.mu.Lock()
 		if d.dirty && d.busy == 0 {
-			seen = append(seen, fleet.NativeSeen{Device: d.id, Nonce: d.nonce, Boot: d.boot, At: d.seen})
+			seen = append(seen, fleet.NativeSeen{Device: d.id, Nonce: d.nonce, Boot: d.boot, At: d.seen, Health: d.health})
 			of = append(of, d)
 			d.dirty = false
 		}

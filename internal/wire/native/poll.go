@@ -105,7 +105,7 @@ func (s *Server) poll(r *http.Request, body, buf []byte) ([]byte, error) {
 			out = offers.Decide(&state, ask, now, nil)
 			change, needed = fleet.NativeChanges(&state, facts, ask.Wire, out, m.Boot, m.Key, c.keys.numbers, now)
 		}
-		change.Nonce, change.Taken = m.Nonce, has
+		change.Nonce, change.Taken, change.Health = m.Nonce, has, ask.Health
 		taken, err := s.change(ctx, c.dev, change, needed)
 		if err != nil {
 			return nil, err
@@ -148,14 +148,14 @@ func (s *Server) change(ctx context.Context, dev *device, c fleet.NativeChange, 
 		return s.c.Devices.TakePoll(context.WithoutCancel(ctx), c)
 	}
 	if !needed {
-		dev.booted(c.Boot)
+		dev.booted(c.Boot, c.Health)
 		dev.done(true, c.Now)
 		return fleet.Taken{Fresh: true}, nil
 	}
 	defer dev.done(false, c.Now)
 	taken, err = s.c.Devices.TakePoll(context.WithoutCancel(ctx), c)
 	if taken.Fresh {
-		dev.booted(c.Boot)
+		dev.booted(c.Boot, c.Health)
 	}
 	return taken, err
 }
@@ -220,7 +220,7 @@ func (s *Server) readOnce(ctx context.Context, c *caller, m *core.Poll, want fle
 		state, err := s.c.Devices.NativePoll(ctx, c.dev.id, want)
 		return state, false, err
 	}
-	return s.c.Replicas.PollTaking(ctx, fleet.NativeSeen{Device: c.dev.id, Nonce: m.Nonce, Boot: m.Boot, At: now}, c.keys.version, want)
+	return s.c.Replicas.PollTaking(ctx, fleet.NativeSeen{Device: c.dev.id, Nonce: m.Nonce, Boot: m.Boot, At: now, Health: healthOf(m)}, c.keys.version, want)
 }
 
 func (s *Server) fill(a *core.Answer, d fleet.NativeDecision) {
@@ -243,9 +243,27 @@ func askOf(m *core.Poll) fleet.NativeAsk {
 	if m.Profile == core.ProfileSigned {
 		wire = fleet.WireSigned
 	}
-	return fleet.NativeAsk{Wire: wire, Hardware: m.Hardware, ESP: m.HasChip, Chip: m.Chip, Epoch: m.Epoch, Sequence: m.Sequence,
+	a := fleet.NativeAsk{Wire: wire, Hardware: m.Hardware, ESP: m.HasChip, Chip: m.Chip, Epoch: m.Epoch, Sequence: m.Sequence,
 		SecurityVersion: m.SecurityVersion, Slots: m.Slots[:m.SlotCount], Running: int(m.Running), Envelope: m.Envelope, Chunk: m.Chunk, InProgress: m.InProgress,
-		Version: fleet.CleanText(string(m.Version), fleet.MaxVersion), Image: m.Digest}
+		Version: fleet.CleanText(string(m.Version), fleet.MaxVersion), Image: m.Digest,
+		SecureBoot: m.Security&core.SecureBoot != 0, FlashEncryption: m.Security&core.FlashEncryption != 0, Rollback: m.Security&core.Rollback != 0, Health: healthOf(m)}
+	if m.HasSecureVersion {
+		a.SecureVersion = &m.SecureVersion
+	}
+	return a
+}
+
+// healthOf is what of a poll says how the device is doing; nothing where that can't be read.
+func healthOf(m *core.Poll) (out fleet.Health) {
+	var h core.Health
+	if len(m.Health) == 0 || h.Decode(m.Health) != 0 {
+		return out
+	}
+	out = fleet.Health{FreeRAM: int64(h.FreeRAM), Battery: int(h.Battery), Signal: -int(h.Signal)}
+	if int(h.Reset) < len(fleet.BootReasons) {
+		out.BootReason = fleet.BootReasons[h.Reset]
+	}
+	return out
 }
 
 func factsOf(m *core.Poll) fleet.NativeFacts {
