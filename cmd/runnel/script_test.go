@@ -54,6 +54,8 @@ func testSigner() {
 //	exec await ID STATE PHASE             waits for a rollout
 //	image FILE VERSION BEHAVIOUR [SIZE]   builds an app image
 //	rawimage FILE ADDRESS TEXT            builds a raw image that runs at an address
+//	hook                                  starts a receiver of notifications; sets HOOK to its address
+//	hooked FILE                           waits for a notification, writes its signature and its body into a file
 //	keyname FILE                          sets KEY to the name of a public key
 //	server [flag ...]                     starts a server; sets RUNNEL_SERVER and RUNNEL_TOKEN
 //	shutdown                              ends it as an operator would (SIGTERM); stop ends the script
@@ -62,6 +64,7 @@ func testSigner() {
 //	spoilblob FOLDER                      flips a bit of a blob in a data folder
 func TestScripts(t *testing.T) {
 	s := &scriptServers{running: map[*testscript.TestScript]*exec.Cmd{}}
+	hooks := &scriptHooks{came: map[*testscript.TestScript]chan hooked{}}
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
 		Setup: func(env *testscript.Env) error {
@@ -71,6 +74,8 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"image":    scriptImage,
 			"rawimage": scriptRawImage,
+			"hook":     hooks.start,
+			"hooked":   hooks.await,
 			"keyname":  scriptKeyName,
 			"server":   s.start,
 			"shutdown": func(ts *testscript.TestScript, _ bool, _ []string) { s.end(ts, syscall.SIGTERM) },

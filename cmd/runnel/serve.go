@@ -20,6 +20,7 @@ import (
 	"github.com/runnel-fota/runnel/internal/blob/checked"
 	"github.com/runnel-fota/runnel/internal/fleet"
 	"github.com/runnel-fota/runnel/internal/httpserver"
+	"github.com/runnel-fota/runnel/internal/notify"
 	"github.com/runnel-fota/runnel/internal/rollout"
 	"github.com/runnel-fota/runnel/internal/wire/native"
 	v1 "github.com/runnel-fota/runnel/internal/wire/v1"
@@ -41,6 +42,8 @@ type serveConfig struct {
 	maxRequests  int
 	sendBuffer   int
 	redirect     string
+	notify       string // address; "": nobody is told
+	notifySecret string // file
 	scrubRate    int64
 	comeBack     time.Duration
 	tlsProxy     bool
@@ -63,6 +66,9 @@ file admin.token there (mode 0600).
 With --database any number of servers share one PostgreSQL database, each with the
 same secret and the same blobs; any load balancer may stand in front. The URL may
 also be in RUNNEL_DATABASE, where other users of the machine don't see a password.
+
+--notify has a URL told of each rollout that stops by itself, signed with the secret of
+--notify-secret-file; docs/operations.md says how to check that, and what a crash loses.
 
 --json prints {"url":"...","admin_token":"..."} as the first line, when the server
 is ready; admin_token is there at the first start only. The log goes to stderr.`,
@@ -108,6 +114,8 @@ is ready; admin_token is there at the first start only. The log goes to stderr.`
 	f.IntVar(&c.maxRequests, "max-requests", httpserver.DefaultMaxRequests, "requests at `once`; those beyond get 503")
 	f.IntVar(&c.sendBuffer, "send-buffer", httpserver.DefaultSendBuffer, "`bytes` that the system may hold of an answer; 0 leaves it to the system")
 	f.StringVar(&c.redirect, "stream-redirect", "", "send devices to `URL`DIGEST for a stream, e.g. a CDN's; which fetches from here with ?origin=1")
+	f.StringVar(&c.notify, "notify", "", "tell `URL` of each rollout that stops by itself: a POST of JSON (docs/operations.md)")
+	f.StringVar(&c.notifySecret, "notify-secret-file", "", "`file` with the secret that notifications are signed with, 16 bytes at least")
 	f.DurationVar(&c.comeBack, "come-back", native.DefaultComeBack, "how long native devices wait between polls, 1m to 24h")
 	f.BoolVar(&c.tlsProxy, "tls-proxy", false, "plain requests came over TLS to a proxy in front: take enrolment tokens that devices share")
 	f.BoolVar(&c.demoKeys, throwAwayFlag, false, "take key lists of a demo's throw-away keys")
@@ -145,6 +153,10 @@ func (c *serveConfig) validate() error {
 		return usagef("--send-buffer is negative")
 	case c.redirect != "" && native.CheckRedirect(c.redirect) != nil:
 		return usagef("--stream-redirect: %v", native.CheckRedirect(c.redirect)).withHint("write it like https://cdn.example.com/streams/, without a query")
+	case c.notify != "" && notify.CheckURL(c.notify) != nil:
+		return usagef("--notify: %v", notify.CheckURL(c.notify)).withHint("write it like https://hooks.example.com/runnel")
+	case c.notify == "" && c.notifySecret != "":
+		return usagef("--notify-secret-file goes with --notify")
 	case c.comeBack < native.MinComeBack || c.comeBack > native.MaxComeBack:
 		return usagef("--come-back is not 1m to 24h: devices clamp it to that")
 	case c.openOperator && !loopback(c.listen):
@@ -179,6 +191,10 @@ func loopback(addr string) bool {
 // order: no request is in progress when the nonces are written, and none of both
 // when the store is closed.
 func serve(ctx context.Context, c serveConfig) (err error) {
+	hook, err := c.hook() // before anything is made
+	if err != nil {
+		return err
+	}
 	h, err := c.openHome(ctx)
 	if err != nil {
 		return err
@@ -200,6 +216,9 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 	mux := http.NewServeMux()
 	wire.Register(mux)
 	engine := &rollout.Engine{Store: store, Log: c.log, Now: time.Now}
+	if hook != nil {
+		engine.Notify = hook.Notify
+	}
 	exchange := native.New(native.Config{Replicas: h.replicas, Devices: store, Catalogue: store, KeyLists: store, Enroller: store, Log: c.log, Now: time.Now,
 		WireRaised: wire.WireRaised, TLSProxy: c.tlsProxy, ComeBack: c.comeBack})
 	exchange.Register(mux)
@@ -229,7 +248,7 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 		native, scrub, rollouts := make(chan error, 1), make(chan error, 1), make(chan error, 1)
 		go func() { native <- exchange.Run(behind) }()
 		go func() { scrub <- images.scrub(behind, c.scrubRate) }()
-		go func() { rollouts <- engine.Run(behind) }()
+		go func() { rollouts <- runRollouts(behind, engine, hook) }()
 		written <- errors.Join(wire.Run(behind), <-native, <-scrub, <-rollouts)
 	}()
 	// The listener takes connections from here on; Serve answers them.

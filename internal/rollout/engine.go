@@ -47,6 +47,9 @@ type Engine struct {
 	Store fleet.StepStore
 	Log   *slog.Logger
 	Now   func() time.Time
+	// Notify, if not nil, is told of each rollout that stopped by itself, once it is written down. It
+	// must not block.
+	Notify func(fleet.Notice)
 
 	offers *fleet.NativeOffers // of the generation that the census is taken by
 	took   map[int64]census    // by rollout, as the next
@@ -133,10 +136,11 @@ func (e *Engine) step(ctx context.Context, r fleet.Rollout, clock fleet.Clock, n
 	var next fleet.Rollout
 	var effects []fleet.Effect
 	var done bool
+	var in Input
 	_, err := e.Store.Alone(ctx, func(store fleet.StepStore) error {
 		done = false
-		in, err := e.input(ctx, store, &r, clock, now)
-		if err != nil {
+		var err error
+		if in, err = e.input(ctx, store, &r, clock, now); err != nil {
 			return err
 		}
 		var changed bool
@@ -147,16 +151,23 @@ func (e *Engine) step(ctx context.Context, r fleet.Rollout, clock fleet.Clock, n
 		return err
 	})
 	if err == nil && done {
-		e.tell(ctx, next, effects)
+		e.tell(ctx, next, effects, in)
 	}
 	return err
 }
 
-// tell logs what a person should see.
-func (e *Engine) tell(ctx context.Context, r fleet.Rollout, effects []fleet.Effect) {
+// tell logs what a person should see, and has it notified.
+func (e *Engine) tell(ctx context.Context, r fleet.Rollout, effects []fleet.Effect, in Input) {
 	for _, f := range effects {
 		if f.Event == fleet.EventRolloutNo {
 			e.Log.WarnContext(ctx, "a rollout stopped", "rollout", r.ID, "product", r.Product, "release", r.ReleaseVersion, "state", r.State, "reason", r.Reason)
+			if e.Notify != nil {
+				var all fleet.Counts
+				for _, c := range in.Counts {
+					all = all.Plus(c)
+				}
+				e.Notify(fleet.NoticeOf(r, all, in.Now))
+			}
 		}
 	}
 }

@@ -327,8 +327,18 @@ func TestSimCrashesOnOneRevision(t *testing.T) {
 		}
 		return fleet.StateConfirmed
 	}
+	// Somebody is told once, also where two engines see it.
+	var told []fleet.Notice
+	s.engine.Notify = func(n fleet.Notice) { told = append(told, n) }
 	s.run(96*time.Hour, fleet.RolloutReverting)
+	second := &Engine{Store: s, Log: slog.New(slog.DiscardHandler), Now: s.engine.Now, Notify: s.engine.Notify}
+	if err := second.Tick(context.Background()); err != nil {
+		t.Fatal(err)
+	}
 	c := s.counts()
+	if len(told) != 1 || told[0].Reason != s.rollout.Reason || told[0].State != string(fleet.RolloutReverting) || told[0].Phase != s.rollout.Phase+1 || told[0].Devices.Failed < 3 {
+		t.Errorf("%+v", told)
+	}
 	if s.rollout.Phase > 2 || c.Offered > 1100 || c.Confirmed == 0 {
 		t.Errorf("phase %d, %+v", s.rollout.Phase, c)
 	}
