@@ -9,6 +9,7 @@ import (
 // does not change.
 type Plan struct {
 	products map[string]*productPlan
+	held     map[int64]bool // releases whose newest rollout is paused or was taken back, and no other goes on
 }
 
 // productPlan is there for a product that ever had a rollout, or is moved by them alone.
@@ -30,7 +31,7 @@ type planned struct {
 // NewPlan prepares a snapshot. One that can't be read is held as broken: it offers
 // nothing, and says why.
 func NewPlan(s RolloutSnapshot) *Plan {
-	p := &Plan{products: map[string]*productPlan{}}
+	p := &Plan{products: map[string]*productPlan{}, held: map[int64]bool{}}
 	groups := map[string]string{}
 	for _, g := range s.Groups {
 		groups[g.Name] = g.Filter
@@ -40,6 +41,14 @@ func NewPlan(s RolloutSnapshot) *Plan {
 		p.products[product] = &productPlan{ended: map[int64]RolloutState{}}
 	}
 	for _, r := range s.Rollouts {
+		switch _, seen := p.held[r.ReleaseID]; r.State {
+		case RolloutRunning, RolloutComplete:
+			p.held[r.ReleaseID] = false
+		case RolloutPaused, RolloutReverting, RolloutReverted, RolloutCancelled:
+			if !seen {
+				p.held[r.ReleaseID] = true
+			}
+		}
 		pp := p.products[r.Product]
 		if pp == nil {
 			pp = &productPlan{ended: map[int64]RolloutState{}}
@@ -83,6 +92,11 @@ func prepare(r Rollout, groups map[string]string) *planned {
 // Governs says whether rollouts decide for the product; else its newest release is
 // for all of its devices.
 func (p *Plan) Governs(product string) bool { return p != nil && p.products[product] != nil }
+
+// Holds says whether what devices began of a release is not to go on: its rollout is
+// paused, or was taken back and no other gives it out. A wire whose devices fetch piece
+// by piece asks for each.
+func (p *Plan) Holds(release int64) bool { return p != nil && p.held[release] }
 
 // Releases are those that a device of the product may be given by rollouts, and those
 // that it may have to drop, by the ids that the rollouts name.

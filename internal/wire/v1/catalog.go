@@ -63,3 +63,12 @@ func (r *releases) published(id int64) *fleet.Release {
 	}
 	return rel
 }
+
+// going is the release if chunks of it may be served: not while its rollout is paused,
+// nor once it was taken back.
+func (r *releases) going(id int64) *fleet.Release {
+	if r.Plan.Holds(id) {
+		return nil
+	}
+	return r.published(id)
+}

@@ -127,7 +127,7 @@ func (s *Server) offered(ctx context.Context, c caller) (*fleet.Release, error) 
 		dev.setOffer(fleet.V1Offer{}) // a silent one's poll may have been another server's
 	}
 	if id, asked := dev.lastOffer(cat.generation); asked {
-		return cat.published(id), nil
+		return cat.going(id), nil
 	}
 	var rel *fleet.Release
 	dep, err := s.c.Deployments.Deployment(ctx, dev.id)
@@ -154,7 +154,7 @@ func (s *Server) offered(ctx context.Context, c caller) (*fleet.Release, error) 
 	if err := s.setOffer(ctx, dev, id, cat.generation); err != nil {
 		return nil, err
 	}
-	return rel, nil
+	return cat.going(id), nil
 }
 
 // answers are the buffers of chunks' answers on their way out.

@@ -99,3 +99,75 @@ func TestRolloutOverV1(t *testing.T) {
 	tick()
 	gets("dev-1", "")
 }
+
+// A download is many requests: a pause holds for each, and goes on where it was, also over a
+// restart of the server; what was taken back stays away.
+func TestPauseHoldsForChunks(t *testing.T) {
+	change := func(c *v1.Config) { c.Rollouts = c.Devices.(v1.Rollouts) }
+	w := newWorld(t, change)
+	engine := &rollout.Engine{Store: w.store, Log: slog.New(slog.DiscardHandler), Now: w.now}
+	n := 0
+	get := func(target string) (status int, body string) {
+		t.Helper()
+		n++
+		rec := w.do("GET", target, "", signed("dev-1", testKey, target, fmt.Sprint(n), w.unix())...)
+		return rec.Code, rec.Body.String()
+	}
+	chunk := func(want int) {
+		t.Helper()
+		if status, body := get(v1.PathChunk + "?chunk_number=1"); status != want || want == 404 && !strings.Contains(body, "Chunk not found") {
+			t.Errorf("%d %s, not %d", status, body, want)
+		}
+	}
+	say := func(id int64, c fleet.Command) {
+		t.Helper()
+		if _, err := engine.Say(t.Context(), id, c, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := w.publish("2.0", testImage(3072), 1024)
+	list, err := fleet.ParsePhases("100%", fleet.Phase{Success: 0.8, Fail: 0.2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := fleet.Course{Phases: list}
+	c.Fill()
+	begin := func() int64 {
+		t.Helper()
+		o, err := w.store.CreateRollout(t.Context(), fleet.Rollout{Product: fleet.DefaultProduct, ReleaseID: r.ID, Course: c}, w.now())
+		if err == nil {
+			err = engine.Tick(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o.ID
+	}
+	id := begin()
+	if _, body := get(v1.PathManifest); !strings.Contains(body, `"version":"2.0"`) {
+		t.Fatal(body)
+	}
+	chunk(200)
+	say(id, fleet.CommandPause)
+	chunk(404)
+	say(id, fleet.CommandResume)
+	chunk(200)
+	n++
+	w.want(w.do("POST", v1.PathStatus, `{"fota_status":{"chunk_received":1,"total_chunks":3}}`, signed("dev-1", testKey, v1.PathStatus, fmt.Sprint(n), w.unix())...), 200, "success")
+	say(id, fleet.CommandPause)
+	w.close()
+	w.open(change)
+	engine.Store = w.store
+	chunk(404)
+	say(id, fleet.CommandResume)
+	chunk(200)
+	say(id, fleet.CommandCancel)
+	chunk(404)
+	// Given out anew it goes on: as on the native wire the newest rollout of the release decides.
+	begin()
+	chunk(200)
+	if _, body := get(v1.PathManifest); !strings.Contains(body, `"version":"2.0"`) {
+		t.Fatal(body)
+	}
+	chunk(200)
+}
