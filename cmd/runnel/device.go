@@ -16,22 +16,23 @@ type orderFunc func(*client.Client, context.Context, string) (client.Device, err
 
 func newDeviceCmd() *cobra.Command {
 	r := &remote{}
-	cmd := newDeviceShowCmd(r, "device")
+	cmd := newDeviceShowCmd(r, "runnel device")
 	r.flags(cmd)
 	return cmd
 }
 
-// newDeviceShowCmd is 'runnel device', and 'runnel devices show', where people look for it.
-func newDeviceShowCmd(r *remote, name string) *cobra.Command {
+// newDeviceShowCmd is 'runnel device', and 'runnel devices show', where people look for it:
+// path is which of the two.
+func newDeviceShowCmd(r *remote, path string) *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
-		Use:   name + " ID",
+		Use:   path[strings.LastIndexByte(path, ' ')+1:] + " ID",
 		Short: "Show one device and its timeline",
 		Long: `Shows a device and what became of it, newest first.
 
 --json prints {"device":{...},"timeline":[{"id","time","device","version","event",
 "detail","proven"}],"total":N}; the device is as 'runnel devices --json' shows it.`,
-		Example: "  runnel device pump-7\n  runnel device pump-7 --limit 5 --json",
+		Example: "  " + path + " pump-7\n  " + path + " pump-7 --limit 5 --json",
 		Args:    exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkLimit(limit); err != nil {
@@ -81,6 +82,13 @@ func newDeviceShowCmd(r *remote, name string) *cobra.Command {
 func sayOfItself(d *client.Device) (rows [][]string) {
 	if d.RunningDigest != "" {
 		rows = append(rows, []string{"image", "sha256 " + d.RunningDigest})
+	}
+	if len(d.SlotSizes) > 0 {
+		sizes := make([]string, len(d.SlotSizes))
+		for i, n := range d.SlotSizes {
+			sizes[i] = term.Number(n)
+		}
+		rows = append(rows, []string{"slots", strings.Join(sizes, " and ") + " bytes"})
 	}
 	if b := d.Bootloader; b != nil {
 		can := []string{"does not go back by itself"}

@@ -18,7 +18,7 @@ func newDevicesCmd() *cobra.Command {
 --json prints {"devices":[{"id","product","assurance","warning","added_at","last_seen",
 "running_version","nonce","clocked","signed","strongest_wire","native_keys","hardware",
 "epoch","sequence","security_version","list_version","slots","running_slot",
-"running_digest","bootloader":{"rollback","secure_boot","flash_encryption",
+"slot_sizes":[N],"running_digest","bootloader":{"rollback","secure_boot","flash_encryption",
 "secure_version"},"health":{"free_ram","boot_reason","battery","signal"},"tags",
 "attributes","failures","rollback_wanted","rollback_reason","retry_at","deployment":{"release_id","version","state","chunks_received",
 "chunks_total","verified","boot_status","reason","proven","started_at","updated_at"}}]};
@@ -62,7 +62,7 @@ RFC 3339, UTC.`,
 		},
 	}
 	r.flags(cmd)
-	cmd.AddCommand(newDeviceShowCmd(r, "show"), newDevicesAddCmd(r), newLabelCmd(r), newRotateKeyCmd(r), newApproveCmd(r), newProductKeyCmd(r), newRollbackCmd(r),
+	cmd.AddCommand(newDeviceShowCmd(r, "runnel devices show"), newDevicesAddCmd(r), newLabelCmd(r), newRotateKeyCmd(r), newApproveCmd(r), newProductKeyCmd(r), newRollbackCmd(r),
 		newOrderCmd(r, "reset-wire", "Let a device speak a weaker wire than it did", (*client.Client).ResetWire),
 		newOrderCmd(r, "reset-nonce", "Forget a device's highest nonce and clock, so that it is heard again", (*client.Client).ResetNonce),
 		newOrderCmd(r, "retry", "Let a device try again the release that it found bad", (*client.Client).Retry))

@@ -269,8 +269,11 @@ func policyRow(p client.Policy) []string {
 	if p.RolloutsOnly {
 		out = "by rollouts only"
 	}
-	if p.ByOperator {
+	switch {
+	case p.ByOperator:
 		by = "an operator"
+	case !p.SignedOnly:
+		by = "nobody"
 	}
 	var terms []string
 	if n := len(p.Signers); n > 0 {

@@ -73,7 +73,7 @@ one slot, "builds":[{"slot","id","digest"}]. An unsigned one has no manifest.`,
 	show.Flags().StringVar(&product, "product", "", "the `product` that it is of; needed where several have the version")
 	show.Flags().Uint8Var(&slot, "slot", 0, "the `number` of the slot whose build it is (default: the lowest that there is)")
 	cmd.AddCommand(show)
-	cmd.AddCommand(newReleaseVerbs(r)...)
+	cmd.AddCommand(newReleaseVerbs(r, "release")...)
 	return cmd
 }
 

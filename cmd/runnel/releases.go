@@ -55,7 +55,7 @@ of its builds, and they share their sequence; one without a slot is for any.`,
 	cmd.Flags().StringVar(&product, "product", "", "only this `product`'s")
 	cmd.Flags().StringVar(&channel, "channel", "", "only this `channel`'s")
 	r.flags(cmd)
-	cmd.AddCommand(newReleaseVerbs(r)...)
+	cmd.AddCommand(newReleaseVerbs(r, "releases")...)
 	return cmd
 }
 

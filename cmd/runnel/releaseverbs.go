@@ -12,29 +12,29 @@ import (
 )
 
 // newReleaseVerbs are what is done to a release, by its id: below 'releases', and
-// below 'release' too, where people look for them.
-func newReleaseVerbs(r *remote) []*cobra.Command {
+// below 'release' too, where people look for them. parent is which of the two.
+func newReleaseVerbs(r *remote, parent string) []*cobra.Command {
 	return []*cobra.Command{
-		newReleaseVerb(r, "publish", "Publish a draft", "published", `Publishes a draft by the id that 'runnel releases' shows, as if it were pushed now: in all
+		newReleaseVerb(r, parent, "publish", "Publish a draft", "published", `Publishes a draft by the id that 'runnel releases' shows, as if it were pushed now: in all
 of its builds, where it has several.
 
 --json prints the release of that id.`, (*client.Client).PublishDraft),
-		newReleaseVerb(r, "withdraw", "Offer a release to no device any more", "withdrew", `Withdraws a release by the id that 'runnel releases' shows. Devices that run it keep it;
+		newReleaseVerb(r, parent, "withdraw", "Offer a release to no device any more", "withdrew", `Withdraws a release by the id that 'runnel releases' shows. Devices that run it keep it;
 those that have it in progress drop it. Of a release in several builds, one a slot, all
 are withdrawn with any of them: the same source is in each. A draft that is withdrawn is
 never published.
 
 --json prints the release of that id.`, (*client.Client).Withdraw),
-		newReleaseSetCmd(r),
+		newReleaseSetCmd(r, parent),
 	}
 }
 
-func newReleaseVerb(r *remote, name, short, done, long string, do func(*client.Client, context.Context, int64) (client.Release, error)) *cobra.Command {
+func newReleaseVerb(r *remote, parent, name, short, done, long string, do func(*client.Client, context.Context, int64) (client.Release, error)) *cobra.Command {
 	return &cobra.Command{
 		Use:     name + " ID",
 		Short:   short,
 		Long:    long,
-		Example: "  runnel releases " + name + " 3",
+		Example: "  runnel " + parent + " " + name + " 3",
 		Args:    exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := releaseID(args[0])
@@ -75,7 +75,7 @@ func releaseID(arg string) (int64, error) {
 	return id, nil
 }
 
-func newReleaseSetCmd(r *remote) *cobra.Command {
+func newReleaseSetCmd(r *remote, parent string) *cobra.Command {
 	var notes, channel string
 	cmd := &cobra.Command{
 		Use:   "set ID",
@@ -85,7 +85,7 @@ alone, of which 'runnel rollout create --channel' takes the newest; --channel ""
 out, and a product without rollouts then gives it to all, if it is the newest.
 
 --json prints the release of that id.`,
-		Example: "  runnel releases set 3 --notes 'fixes the valve'\n  runnel releases set 3 --channel stable",
+		Example: "  runnel " + parent + " set 3 --notes 'fixes the valve'\n  runnel " + parent + " set 3 --channel stable",
 		Args:    exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := releaseID(args[0])

@@ -50,6 +50,7 @@ type Device struct {
 	ListVersion    uint32            `json:"list_version,omitempty" doc:"of the key list that it holds"`
 	Slots          int               `json:"slots,omitempty" doc:"how many it has; absent: not said"`
 	RunningSlot    *int              `json:"running_slot,omitempty" doc:"which it runs from; 255: its factory image"`
+	SlotSizes      []uint32          `json:"slot_sizes,omitempty" doc:"bytes, by slot"`
 	Bootloader     *Bootloader       `json:"bootloader,omitempty" doc:"absent: it has not polled over the native wire"`
 	Health         *fleet.Health     `json:"health,omitempty" doc:"as it said last; absent: it says nothing of it"`
 	Tags           []string          `json:"tags,omitempty"`
@@ -81,7 +82,7 @@ func deviceOf(d fleet.Device, dep *fleet.Deployment) Device {
 		o.RunningSlot, o.Slots = &d.RunningSlot, d.Slots
 	}
 	if a := fleet.ParseAsk(d.Ask); a != nil {
-		o.RunningDigest = hex.EncodeToString(a.Image)
+		o.RunningDigest, o.SlotSizes = hex.EncodeToString(a.Image), a.Slots
 		o.Bootloader = &Bootloader{Rollback: a.Rollback, SecureBoot: a.SecureBoot, FlashEncryption: a.FlashEncryption, SecureVersion: a.SecureVersion}
 	}
 	if d.Health != (fleet.Health{}) {

@@ -141,6 +141,7 @@ type Device struct {
 	ListVersion    uint32            `json:"list_version,omitempty"`
 	Slots          int               `json:"slots,omitempty"`        // how many it has; 0: not said
 	RunningSlot    *int              `json:"running_slot,omitempty"` // 255: its factory image
+	SlotSizes      []uint32          `json:"slot_sizes,omitempty"`   // bytes, by slot
 	Bootloader     *Bootloader       `json:"bootloader,omitempty"`   // nil: it has not polled over the native wire
 	Health         *fleet.Health     `json:"health,omitempty"`       // nil: it says nothing of it
 	Tags           []string          `json:"tags,omitempty"`
