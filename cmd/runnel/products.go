@@ -13,7 +13,7 @@ import (
 
 const productJSON = `{"product","signed_only","allow_v1","by_operator",
 "rollouts_only","signers":["KEY"],"least_assurance","least_wire","confirm",
-"chunk_sizes":[N]}`
+"chunk_sizes":[N],"hardware":["NAME"]}`
 
 func newProductsCmd() *cobra.Command {
 	r := &remote{}
@@ -87,8 +87,8 @@ func newProductShowCmd(r *remote) *cobra.Command {
 }
 
 func newProductSetCmd(r *remote) *cobra.Command {
-	var signedOnly, allowV1, rolloutsOnly, anySigner bool
-	var signers []string
+	var signedOnly, allowV1, rolloutsOnly, anySigner, anyHardware bool
+	var signers, hardware []string
 	var assurance, wire, confirm, chunks string
 	cmd := &cobra.Command{
 		Use:   "set PRODUCT",
@@ -114,6 +114,8 @@ each push and for each decision ('runnel why' names them), and leave what is not
                        before they are confirmed; any
   --chunk-sizes LIST   sizes that images and streams are served in, the default of
                        'runnel push' first; any
+  --hardware NAME      hardware that there is of the product; a push for other hardware, a
+                       slip of the pen mostly, is refused. --any-hardware takes that back
 
 --json prints the product as 'runnel products show --json' does.`,
 		Example: `  runnel products set acme/pump --signed-only
@@ -156,6 +158,15 @@ each push and for each decision ('runnel why' names them), and leave what is not
 				}
 				p.Signers = &signers
 			}
+			if changed("any-hardware") && anyHardware {
+				p.Hardware = &[]string{}
+			}
+			if changed("hardware") {
+				if p.Hardware != nil {
+					return usagef("--any-hardware and --hardware exclude each other")
+				}
+				p.Hardware = &hardware
+			}
 			if changed("chunk-sizes") {
 				sizes, err := parseSizes(chunks)
 				if err != nil {
@@ -164,7 +175,7 @@ each push and for each decision ('runnel why' names them), and leave what is not
 				p.ChunkSizes = &sizes
 			}
 			if !said {
-				return usagef("nothing is said of %s", args[0]).withHint("give --signed-only, --allow-v1, --rollouts-only, --signer, --least-assurance, --least-wire, --confirm or --chunk-sizes; 'runnel products set --help' says what they do")
+				return usagef("nothing is said of %s", args[0]).withHint("give --signed-only, --allow-v1, --rollouts-only, --signer, --least-assurance, --least-wire, --confirm, --chunk-sizes or --hardware; 'runnel products set --help' says what they do")
 			}
 			// The same check as the server's, before it is asked.
 			if _, err := termsOf(p).Apply(fleet.Terms{}); err != nil {
@@ -193,6 +204,8 @@ each push and for each decision ('runnel why' names them), and leave what is not
 	f.StringVar(&assurance, "least-assurance", "none", "least of devices that are served: `own`, shared or none")
 	f.StringVar(&wire, "least-wire", "v1", "weakest that is served: `signed`, mac-only or v1")
 	f.StringVar(&confirm, "confirm", "any", "what a trial has to be: any, `trial` or contact")
+	f.StringArrayVar(&hardware, "hardware", nil, "a `name` of hardware, as 'runnel sign --hardware' has it; may be said again")
+	f.BoolVar(&anyHardware, "any-hardware", false, "take releases for any hardware")
 	f.StringVar(&chunks, "chunk-sizes", "any", "`list` of bytes, the default first, like 1024,4096; any")
 	return cmd
 }
@@ -215,7 +228,7 @@ func parseSizes(text string) ([]int, error) {
 
 // termsOf is what of a change is terms.
 func termsOf(p client.PolicyChange) fleet.TermsChange {
-	c := fleet.TermsChange{Signers: p.Signers, Chunks: p.ChunkSizes}
+	c := fleet.TermsChange{Signers: p.Signers, Chunks: p.ChunkSizes, Hardware: p.Hardware}
 	if p.LeastAssurance != nil {
 		a := fleet.Assurance(*p.LeastAssurance)
 		c.Assurance = &a
@@ -237,7 +250,7 @@ func showPolicy(cmd *cobra.Command, r *remote, p client.Policy) error {
 	}
 	row := policyRow(p)
 	rows := [][]string{{"product", p.Product}, {"unsigned images", row[1]}, {"v1 devices", row[2]}, {"said by", row[3]}, {"given out", row[4]},
-		{"signers", anyOf(p.Signers)}, {"least assurance", p.LeastAssurance}, {"least wire", p.LeastWire}, {"confirm", p.Confirm}, {"chunk sizes", sizesText(p.ChunkSizes)}}
+		{"signers", anyOf(p.Signers)}, {"least assurance", p.LeastAssurance}, {"least wire", p.LeastWire}, {"confirm", p.Confirm}, {"chunk sizes", sizesText(p.ChunkSizes)}, {"hardware", anyOf(p.Hardware)}}
 	return table(cmd.OutOrStdout(), rows)
 }
 
@@ -290,6 +303,9 @@ func policyRow(p client.Policy) []string {
 	}
 	if len(p.ChunkSizes) > 0 {
 		terms = append(terms, "chunks "+sizesText(p.ChunkSizes))
+	}
+	if len(p.Hardware) > 0 {
+		terms = append(terms, "hardware "+anyOf(p.Hardware))
 	}
 	return []string{p.Product, unsigned, v1, by, out, strings.Join(terms, "; ")}
 }

@@ -24,6 +24,7 @@ type Policy struct {
 	Wire       string   `json:"least_wire" doc:"that devices speak" enum:"v1,mac-only,signed"`
 	Confirm    string   `json:"confirm" doc:"trial: only devices whose bootloader goes back by itself; contact: and only releases that want contact before they are confirmed" enum:"any,trial,contact"`
 	Chunks     []int    `json:"chunk_sizes,omitempty" doc:"bytes, the default first; absent: any"`
+	Hardware   []string `json:"hardware,omitempty" doc:"that there is of the product; absent: any"`
 }
 
 // policy is a product as the API shows it.
@@ -42,7 +43,7 @@ func (s *server) policy(ctx context.Context, list []fleet.ProductPolicy) ([]Poli
 	for _, p := range list {
 		t := p.Terms
 		out = append(out, Policy{Product: p.Name, SignedOnly: p.SignedOnly, AllowV1: !without[p.Name], ByOperator: p.ByOperator, Rollouts: slices.Contains(only, p.Name),
-			Signers: t.Signers, Chunks: t.Chunks, Assurance: or(string(t.Assurance), string(fleet.AssuranceNone)), Wire: or(string(t.Wire), string(fleet.WireV1)), Confirm: or(string(t.Confirm), string(fleet.ConfirmAny))})
+			Signers: t.Signers, Chunks: t.Chunks, Hardware: t.Hardware, Assurance: or(string(t.Assurance), string(fleet.AssuranceNone)), Wire: or(string(t.Wire), string(fleet.WireV1)), Confirm: or(string(t.Confirm), string(fleet.ConfirmAny))})
 	}
 	return out, nil
 }
@@ -64,10 +65,11 @@ type setPolicy struct {
 	Wire       *string   `json:"least_wire,omitempty" enum:"v1,mac-only,signed"`
 	Confirm    *string   `json:"confirm,omitempty" enum:"any,trial,contact"`
 	Chunks     *[]int    `json:"chunk_sizes,omitempty" maxItems:"16" doc:"bytes, the default first; []: any"`
+	Hardware   *[]string `json:"hardware,omitempty" maxItems:"64" doc:"a push for other hardware is refused; []: any"`
 }
 
 func (b *setPolicy) terms() fleet.TermsChange {
-	c := fleet.TermsChange{Signers: b.Signers, Chunks: b.Chunks}
+	c := fleet.TermsChange{Signers: b.Signers, Chunks: b.Chunks, Hardware: b.Hardware}
 	if b.Assurance != nil {
 		a := fleet.Assurance(*b.Assurance)
 		c.Assurance = &a
@@ -126,7 +128,7 @@ func (s *server) setPolicy(ctx context.Context, b *setPolicy) error {
 	}
 	change := b.terms()
 	if b.SignedOnly == nil && b.AllowV1 == nil && b.Rollouts == nil && change.Empty() {
-		return fleet.Errorf(fleet.CodeInvalid, "nothing is said of %s: name signed_only, allow_v1, rollouts_only, signers, least_assurance, least_wire, confirm or chunk_sizes", b.Product)
+		return fleet.Errorf(fleet.CodeInvalid, "nothing is said of %s: name signed_only, allow_v1, rollouts_only, signers, least_assurance, least_wire, confirm, chunk_sizes or hardware", b.Product)
 	}
 	if _, err := change.Apply(fleet.Terms{}); err != nil {
 		return err

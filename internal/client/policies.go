@@ -15,6 +15,7 @@ type Policy struct {
 	LeastWire      string   `json:"least_wire"`
 	Confirm        string   `json:"confirm"`
 	ChunkSizes     []int    `json:"chunk_sizes,omitempty"` // bytes, the default first; none: any
+	Hardware       []string `json:"hardware,omitempty"`    // none: any
 }
 
 // PolicyChange is what is said of a product; nil leaves what is.
@@ -28,6 +29,7 @@ type PolicyChange struct {
 	LeastWire      *string   `json:"least_wire,omitempty"`
 	Confirm        *string   `json:"confirm,omitempty"`
 	ChunkSizes     *[]int    `json:"chunk_sizes,omitempty"`
+	Hardware       *[]string `json:"hardware,omitempty"`
 }
 
 // Policies lists products that something is said of.

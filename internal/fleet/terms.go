@@ -22,8 +22,11 @@ const (
 	ConfirmContact Confirm = "contact"
 )
 
-// MaxSigners of a product's terms, and sizes of chunks.
-const MaxSigners = 16
+// MaxSigners of a product's terms, and sizes of chunks; MaxHardware revisions of a board.
+const (
+	MaxSigners  = 16
+	MaxHardware = 64
+)
 
 // Terms are what an operator asks for a product beside what key lists say: they
 // only ever ask for more. They hold for a push and for each decision, so that what
@@ -37,12 +40,15 @@ const MaxSigners = 16
 //	T4 signer     as many of the named keys signed the release as its threshold asks for
 //	T5 confirm    its manifest wants contact, where that is asked for
 //	T6 chunks     its streams, or chunks, have one of the named sizes
+//	T7 hardware   its manifest names hardware of the product alone; of a push only, as a
+//	              device takes nothing for other hardware than its own
 type Terms struct {
 	Signers   []string  `json:"signers,omitempty"`   // names of release keys, 16 hex digits; none: any that the key list names
 	Assurance Assurance `json:"assurance,omitempty"` // least; "": none
 	Wire      Wire      `json:"wire,omitempty"`      // weakest; "": any
 	Confirm   Confirm   `json:"confirm,omitempty"`   // "": any
 	Chunks    []int     `json:"chunks,omitempty"`    // bytes, the default first; none: any
+	Hardware  []string  `json:"hardware,omitempty"`  // that the product has, as Release.Hardware names it; none: any
 }
 
 // Checked is what intake found when it checked a release's manifest: terms are
@@ -60,6 +66,7 @@ type TermsChange struct {
 	Wire      *Wire
 	Confirm   *Confirm
 	Chunks    *[]int
+	Hardware  *[]string
 }
 
 // Empty says that nothing is said.
@@ -82,6 +89,9 @@ func (c TermsChange) Apply(t Terms) (Terms, error) {
 	if c.Chunks != nil {
 		t.Chunks = slices.Clone(*c.Chunks)
 	}
+	if c.Hardware != nil {
+		t.Hardware = slices.Clone(*c.Hardware)
+	}
 	// What asks nothing is not stored: zero terms are equal.
 	if t.Assurance == AssuranceNone {
 		t.Assurance = ""
@@ -97,8 +107,16 @@ func (c TermsChange) Apply(t Terms) (Terms, error) {
 
 // Validate says what is wrong with terms.
 func (t Terms) Validate() error {
-	if len(t.Signers) > MaxSigners || len(t.Chunks) > MaxSigners {
-		return Errorf(CodeInvalid, "terms name %d signers and %d sizes of chunks at most", MaxSigners, MaxSigners)
+	if len(t.Signers) > MaxSigners || len(t.Chunks) > MaxSigners || len(t.Hardware) > MaxHardware {
+		return Errorf(CodeInvalid, "terms name %d signers, %d sizes of chunks and %d names of hardware at most", MaxSigners, MaxSigners, MaxHardware)
+	}
+	for i, h := range t.Hardware {
+		if h == "" || len(h) > maxTag || CleanText(h, maxTag) != h || strings.ContainsAny(h, ", ") {
+			return &Error{Code: CodeInvalid, Message: fmt.Sprintf("%q is no name of hardware", CleanText(h, MaxText)), Hint: "write it like r2; what is no text, or has commas or spaces, in hex digits"}
+		}
+		if slices.Contains(t.Hardware[:i], h) {
+			return Errorf(CodeInvalid, "hardware %s is named twice", h)
+		}
 	}
 	for i, s := range t.Signers {
 		if b, err := hex.DecodeString(s); err != nil || len(b) != 8 || s != strings.ToLower(s) {
@@ -205,6 +223,14 @@ func (t Terms) Refuse(r Release, chunks ...int) error {
 	case "confirm":
 		return refuse(why, "sign it without --no-contact, or change that: 'runnel products set "+r.Product+" --confirm trial'")
 	}
+	if len(t.Hardware) > 0 && r.Hardware != "" { // T7
+		for name := range strings.SplitSeq(r.Hardware, ", ") {
+			if !slices.Contains(t.Hardware, name) {
+				return refuse(fmt.Sprintf("%s is for hardware %s, and %s has %s", r.Version, name, r.Product, strings.Join(t.Hardware, ", ")),
+					"sign it with --hardware for what there is, or name it: 'runnel products set "+r.Product+" --hardware NAME'")
+			}
+		}
+	}
 	for _, n := range chunks {
 		if !t.allows(n) {
 			return refuse(fmt.Sprintf("%s takes chunks of %s bytes, and %s has some of %d", r.Product, t.ChunksText(), r.Version, n),
@@ -294,5 +320,6 @@ func (c TermsChange) Detail(product string, t Terms) string {
 	say(c.Wire != nil, "weakest wire", string(t.Wire), "any")
 	say(c.Confirm != nil, "confirm", string(t.Confirm), "any")
 	say(c.Chunks != nil, "chunk sizes", t.ChunksText(), "any")
+	say(c.Hardware != nil, "hardware", strings.Join(t.Hardware, " "), "any")
 	return CleanText(product+": "+strings.Join(parts, ", "), MaxText)
 }

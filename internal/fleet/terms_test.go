@@ -155,6 +155,21 @@ func TestTermsChange(t *testing.T) {
 	}
 }
 
+func TestTermsHardware(t *testing.T) {
+	terms := Terms{Hardware: []string{"r1", "r2", "00ff"}}
+	for hardware, ok := range map[string]bool{"": true, "r1": true, "r2, 00ff": true, "r1, r3": false, "r": false} {
+		err := terms.Refuse(Release{Product: "p", Version: "1", Sequence: 1, Hardware: hardware})
+		if (err == nil) != ok || err != nil && (CodeOf(err) != CodeForbidden || hintOf(err) == "") {
+			t.Errorf("%s: %v", hardware, err)
+		}
+	}
+	for _, bad := range [][]string{{""}, {"a, b"}, {"r1", "r1"}, {"bell\a"}, make([]string, 65)} {
+		if _, err := (TermsChange{Hardware: &bad}).Apply(Terms{}); CodeOf(err) != CodeInvalid {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
 func ptrTo[T any](v T) *T { return &v }
 
 // A draft is for nobody, and what is in a channel for rollouts alone, on each wire.
