@@ -1,6 +1,7 @@
 // Package blob is the contract of a store of images: bytes under their SHA-256.
 // It knows nothing of what they mean nor of who refers to them; internal/ingest
-// does. blob/dir is the one that ships, blobtest the suite for all.
+// does. blob/dir is a folder, the default; blob/bucket an object storage, with
+// blob/cache in front of it; blobtest is the suite for all.
 package blob
 
 import (

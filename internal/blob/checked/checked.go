@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/runnel-fota/runnel/internal/blob"
-	"github.com/runnel-fota/runnel/internal/blob/dir"
 	"github.com/runnel-fota/runnel/internal/fleet"
 )
 
@@ -27,9 +26,16 @@ import (
 // the disk busy. One that was brought back from a backup is served that soon.
 const retryAfter = time.Minute
 
-// Files are blobs in files: dir.Dir.
+// Files are blobs in files: dir.Dir, cache.Store.
 type Files interface {
-	Open(ctx context.Context, d fleet.Digest) (*os.File, error)
+	blob.Store
+	blob.Stager
+	checker
+	OpenBlob(ctx context.Context, d fleet.Digest) (io.ReadCloser, error)
+}
+
+// checker reads blobs where they are stored, and compares.
+type checker interface {
 	Check(ctx context.Context, d fleet.Digest, each func(bytes int) error) (size int64, err error)
 	List(ctx context.Context) ([]fleet.Digest, error)
 }
@@ -37,22 +43,35 @@ type Files interface {
 var _ blob.Store = (*Store)(nil)
 var _ blob.Stager = (*Store)(nil)
 
-// Store is a dir.Dir whose Open answers checked blobs only.
+// Store is Files whose Open answers checked blobs only.
 type Store struct {
-	*dir.Dir
+	Files
 	*verdicts
+	proven bool
 }
 
 // New makes a Store.
-func New(d *dir.Dir, log *slog.Logger) *Store { return &Store{d, newVerdicts(d, log)} }
+func New(f Files, log *slog.Logger) *Store { return &Store{f, newVerdicts(f, log), false} }
+
+// NewProven makes a Store of Files that compare by themselves what they open, and
+// whose Check looks elsewhere, where it costs: cache.Store. There is no look before
+// the first byte nor a pass behind the start; what was damaged is refused as ever.
+func NewProven(f Files, log *slog.Logger) *Store { return &Store{f, newVerdicts(f, log), true} }
 
 // Open implements blob.Store. It waits for the first look at a blob, together with
 // all others who want it: BenchmarkFirstLook, and what the disk takes.
 func (s *Store) Open(ctx context.Context, d fleet.Digest) (*os.File, error) {
+	if s.proven {
+		if err := s.refused(d); err != nil {
+			return nil, err
+		}
+		f, err := s.Files.Open(ctx, d)
+		return f, s.damagedOr(ctx, d, err)
+	}
 	if err := s.verified(ctx, d); err != nil {
 		return nil, err
 	}
-	return s.Dir.Open(ctx, d)
+	return s.Files.Open(ctx, d)
 }
 
 // OpenBlob is for who compares the digest by himself, as the cache of v1 does
@@ -61,12 +80,13 @@ func (s *Store) OpenBlob(ctx context.Context, d fleet.Digest) (io.ReadCloser, er
 	if err := s.refused(d); err != nil {
 		return nil, err
 	}
-	return s.Dir.OpenBlob(ctx, d)
+	f, err := s.Files.OpenBlob(ctx, d)
+	return f, s.damagedOr(ctx, d, err)
 }
 
 // Put implements blob.Store: what enters is checked by that.
 func (s *Store) Put(ctx context.Context, src io.Reader, size int64) (fleet.Digest, bool, error) {
-	d, created, err := s.Dir.Put(ctx, src, size)
+	d, created, err := s.Files.Put(ctx, src, size)
 	if err == nil {
 		s.good(d)
 	}
@@ -76,12 +96,12 @@ func (s *Store) Put(ctx context.Context, src io.Reader, size int64) (fleet.Diges
 // Delete implements blob.Store.
 func (s *Store) Delete(ctx context.Context, d fleet.Digest) error {
 	s.forget(d)
-	return s.Dir.Delete(ctx, d)
+	return s.Files.Delete(ctx, d)
 }
 
 // Stage implements blob.Stager.
 func (s *Store) Stage(ctx context.Context, room int64) (blob.Staged, error) {
-	st, err := s.Dir.Stage(ctx, room)
+	st, err := s.Files.Stage(ctx, room)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +123,7 @@ func (s staged) Commit(ctx context.Context) (fleet.Digest, bool, error) {
 
 // verdicts is what is known of blobs since the start: 40 bytes each.
 type verdicts struct {
-	files Files
+	files checker
 	log   *slog.Logger
 	look  singleflight.Group
 	slots chan struct{} // looks at once
@@ -121,7 +141,7 @@ type verdict struct {
 	at  time.Time
 }
 
-func newVerdicts(f Files, log *slog.Logger) *verdicts {
+func newVerdicts(f checker, log *slog.Logger) *verdicts {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -174,14 +194,7 @@ func (v *verdicts) check(ctx context.Context, d fleet.Digest, each func(int) err
 		// read was not whole.
 		return size, err
 	case err != nil:
-		err = refusal(d, err)
-		if _, known := v.damaged[d]; !known {
-			v.log.ErrorContext(ctx, "a stored image or stream is damaged: it is served to nobody", "sha256", d.String(), "error", cause(err),
-				"hint", "push the release again: what is damaged is replaced; 'runnel fsck' names the release")
-		}
-		delete(v.whole, d)
-		v.damaged[d] = verdict{err, time.Now()}
-		return size, err
+		return size, v.condemn(ctx, d, err)
 	}
 	if _, was := v.damaged[d]; was {
 		delete(v.damaged, d)
@@ -189,6 +202,28 @@ func (v *verdicts) check(ctx context.Context, d fleet.Digest, each func(int) err
 	}
 	v.whole[d] = true
 	return size, nil
+}
+
+// condemn notes a damaged blob, and answers why it is refused. It is called with mu locked.
+func (v *verdicts) condemn(ctx context.Context, d fleet.Digest, err error) error {
+	err = refusal(d, err)
+	if _, known := v.damaged[d]; !known {
+		v.log.ErrorContext(ctx, "a stored image or stream is damaged: it is served to nobody", "sha256", d.String(), "error", cause(err),
+			"hint", "push the release again: what is damaged is replaced; 'runnel fsck' names the release")
+	}
+	delete(v.whole, d)
+	v.damaged[d] = verdict{err, time.Now()}
+	return err
+}
+
+// damagedOr is err, noted where it tells of damage.
+func (v *verdicts) damagedOr(ctx context.Context, d fleet.Digest, err error) error {
+	if err == nil || !errors.Is(err, blob.ErrDamaged) {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.condemn(ctx, d, err)
 }
 
 // isDamage: a disk that can't read a place of the file any more has damaged it too,

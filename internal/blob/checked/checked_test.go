@@ -251,7 +251,7 @@ func TestScrub(t *testing.T) {
 		ended := make(chan error, 1)
 		begun := time.Now()
 		go func() {
-			ended <- v.scrub(scrubbing, 1<<20, func(context.Context) ([]fleet.Digest, error) { return []fleet.Digest{{3}, {9}, {2}}, nil })
+			ended <- v.scrub(scrubbing, 1<<20, true, func(context.Context) ([]fleet.Digest, error) { return []fleet.Digest{{3}, {9}, {2}}, nil })
 		}()
 		later(3*size/firstRate*time.Second + time.Second)
 		want := []fleet.Digest{{3}, {9}, {2}, {1}}
@@ -302,7 +302,7 @@ func TestNoScrub(t *testing.T) {
 		v := newVerdicts(f, nil)
 		scrubbing, stop := context.WithTimeout(ctx, 240*time.Hour)
 		defer stop()
-		err := v.scrub(scrubbing, 0, func(context.Context) ([]fleet.Digest, error) { return nil, nil })
+		err := v.scrub(scrubbing, 0, true, func(context.Context) ([]fleet.Digest, error) { return nil, nil })
 		if !errors.Is(err, context.DeadlineExceeded) || f.count() != 2 {
 			t.Errorf("%v, %d looks", err, f.count())
 		}
@@ -319,10 +319,89 @@ func BenchmarkFirstLook(b *testing.B) {
 	}
 	b.SetBytes(int64(len(content)))
 	for b.Loop() {
-		f, err := New(openAt(b, path, nil).Dir, nil).Open(ctx, d)
+		f, err := New(openAt(b, path, nil).Files, nil).Open(ctx, d)
 		if err != nil {
 			b.Fatal(err)
 		}
 		f.Close()
 	}
+}
+
+// proven are files that compare what they open.
+type proven struct {
+	*fake
+	*dir.Dir
+	opens int
+	err   error
+}
+
+func (p *proven) Open(ctx context.Context, d fleet.Digest) (*os.File, error) {
+	p.opens++
+	if p.err != nil {
+		return nil, p.err
+	}
+	return p.Dir.Open(ctx, d)
+}
+
+func (p *proven) Check(ctx context.Context, d fleet.Digest, each func(int) error) (int64, error) {
+	return p.fake.Check(ctx, d, each)
+}
+
+func (p *proven) List(ctx context.Context) ([]fleet.Digest, error) { return p.fake.List(ctx) }
+
+// Files that compare by themselves are not read before, nor fast behind the start:
+// that is another's network. What they find damaged is refused for a while.
+func TestProven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, err := dir.Open(dir.Options{Path: t.TempDir(), Reserve: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		digest, _, err := d.Put(ctx, bytes.NewReader(blobtest.Content(1, 1000)), -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &proven{fake: newFake(3<<20, 3<<20), Dir: d}
+		s := NewProven(p, nil)
+		f, err := s.Open(ctx, digest)
+		if err != nil || p.count() != 0 {
+			t.Fatalf("%v, %d looks", err, p.count())
+		}
+		f.Close()
+		p.err = errDamaged
+		for range 5 {
+			if _, err := s.Open(ctx, digest); fleet.CodeOf(err) != fleet.CodeInternal || !errors.Is(err, blob.ErrDamaged) {
+				t.Errorf("%v", err)
+			}
+		}
+		if p.opens != 2 {
+			t.Errorf("opened %d times", p.opens)
+		}
+		p.err = nil
+		later(retryAfter)
+		if f, err = s.Open(ctx, digest); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+
+		none := func(context.Context) ([]fleet.Digest, error) { return nil, nil }
+		for rate, want := range map[int64]int{0: 0, 1 << 20: 2} {
+			p.fake = newFake(3<<20, 3<<20)
+			scrubbing, stop := context.WithCancel(ctx)
+			ended := make(chan error, 1)
+			begun := time.Now()
+			go func() { ended <- NewProven(p, nil).Scrub(scrubbing, rate, none) }()
+			synctest.Wait()
+			for p.count() < want {
+				later(time.Second)
+			}
+			if took := time.Since(begun); want > 0 && took < 3*time.Second {
+				t.Errorf("the first pass was fast: %s", took)
+			}
+			stop()
+			if err := <-ended; !errors.Is(err, context.Canceled) || p.count() != want {
+				t.Errorf("rate %d: %v, %d looks", rate, err, p.count())
+			}
+		}
+	})
 }

@@ -23,13 +23,19 @@ const (
 // Scrub reads all blobs, and again and again, until ctx ends: at first those that
 // wanted answers, in its order, then all others; later passes at rate bytes/s. 0:
 // no later passes. Its error is ctx's; what can't be read is logged and tried in
-// the next pass.
+// the next pass. Files that prove by themselves what they open are read at rate from
+// the first pass on: there it is the network, and a bill.
 func (s *Store) Scrub(ctx context.Context, rate int64, wanted func(context.Context) ([]fleet.Digest, error)) error {
-	return s.scrub(ctx, rate, wanted)
+	if s.proven && rate == 0 {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return s.scrub(ctx, rate, !s.proven, wanted)
 }
 
-func (v *verdicts) scrub(ctx context.Context, rate int64, wanted func(context.Context) ([]fleet.Digest, error)) error {
-	for first := true; ; first = false {
+// scrub reads the first time at firstRate, if fast is said.
+func (v *verdicts) scrub(ctx context.Context, rate int64, fast bool, wanted func(context.Context) ([]fleet.Digest, error)) error {
+	for first := fast; ; first = false {
 		begun := time.Now()
 		p := pass{v: v, rate: rate}
 		if first {
