@@ -56,3 +56,14 @@ func missing(t testing.TB, what string) {
 	}
 	t.Skipf("SKIPPED, NOT TESTED: %s", what)
 }
+
+// VersityGW is the path of the S3-compatible server that 'make test-s3' builds and
+// names in the environment.
+func VersityGW(t testing.TB) string {
+	t.Helper()
+	path := os.Getenv("RUNNEL_VERSITYGW")
+	if path == "" {
+		missing(t, "no S3-compatible server: 'make test-s3' gets one, and runs this test")
+	}
+	return path
+}
