@@ -52,7 +52,9 @@ func openImages(ctx context.Context, path string, shared bool, store imageStore,
 
 // newIntake takes in what is stored in d and in store.
 func newIntake(d *checked.Store, store imageStore, demoKeys, shared bool) *ingest.Service {
-	return ingest.New(ingest.Options{Blobs: d, Releases: store, Signed: store, MaxImage: maxImage, Now: time.Now, ThrowAway: demoKeys, Shared: shared,
+	// What no release refers to yet may be on its way to one, on another server: nothing is removed.
+	keep := func(context.Context, fleet.Digest) (bool, error) { return shared, nil }
+	return ingest.New(ingest.Options{Blobs: d, Releases: store, Signed: store, Keep: keep, MaxImage: maxImage, Now: time.Now, ThrowAway: demoKeys,
 		Stage: func(ctx context.Context, room int64) (ingest.Staged, error) { return d.Stage(ctx, room) }})
 }
 

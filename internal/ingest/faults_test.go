@@ -362,3 +362,41 @@ func (c *changing) ReadAt(p []byte, off int64) (int, error) {
 	}
 	return n, err
 }
+
+// What no release refers to may be what another server is about to publish: it
+// stays while Keep says so, after a failure here too, and goes afterwards.
+func TestKept(t *testing.T) {
+	w := newWorld(t)
+	kept, asked := true, 0
+	o := w.options()
+	o.Keep = func(context.Context, fleet.Digest) (bool, error) { asked++; return kept, nil }
+	w.Service = New(o)
+	if _, _, err := w.dir.Put(ctx, strings.NewReader("of another server"), -1); err != nil {
+		t.Fatal(err)
+	}
+	count := func(want int) {
+		t.Helper()
+		if list, err := w.dir.List(ctx); err != nil || len(list) != want {
+			t.Errorf("%d blobs, not %d, %v", len(list), want, err)
+		}
+	}
+	if n, faults, err := w.Sweep(ctx); n != 0 || len(faults) != 0 || err != nil || asked != 1 {
+		t.Errorf("%d %v %v, asked %d times", n, faults, err, asked)
+	}
+	count(1)
+	// A release that is refused for sure, once its image is stored.
+	im := build(t, "1.0", 64<<10)
+	if _, _, err := w.Publish(ctx, bytes.NewReader(im), meta("1")); err != nil {
+		t.Fatal(err)
+	}
+	other := build(t, "2.0", 64<<10)
+	if _, _, err := w.Publish(ctx, bytes.NewReader(other), meta("1")); fleet.CodeOf(err) != fleet.CodeConflict {
+		t.Fatal(err)
+	}
+	count(3)
+	kept = false
+	if n, _, err := w.Sweep(ctx); n != 2 || err != nil {
+		t.Errorf("%d %v", n, err)
+	}
+	count(1)
+}

@@ -66,10 +66,10 @@ type Service struct {
 	releases fleet.Releases
 	signed   Signed
 	stage    func(ctx context.Context, room int64) (Staged, error)
+	keep     func(ctx context.Context, d fleet.Digest) (bool, error)
 	max      int64
 	now      func() time.Time
 	demo     bool
-	shared   bool
 
 	// publishing is held from the look at the newest key list until what was judged by it is stored.
 	publishing sync.Mutex
@@ -87,12 +87,12 @@ type Options struct {
 	Signed   Signed
 	// Stage makes sure of room for so many bytes, 0 where it is not known, and answers a place for
 	// them: internal/blob.Stager.
-	Stage    func(ctx context.Context, room int64) (Staged, error)
+	Stage func(ctx context.Context, room int64) (Staged, error)
+	// Keep says of a blob that no release refers to whether another server, on the same blobs and
+	// the same database, may be about to publish it: it stays. nil: nobody else uses them.
+	Keep     func(ctx context.Context, d fleet.Digest) (bool, error)
 	MaxImage int64 // bytes; 0: DefaultMaxImage
 	Now      func() time.Time
-	// Shared: other servers put blobs into the same place. None is removed here: what no release
-	// refers to yet may be on its way to one there.
-	Shared bool
 	// ThrowAway: key lists with the mark of a demo's keys are taken. For the demo's own server.
 	ThrowAway bool
 }
@@ -100,9 +100,12 @@ type Options struct {
 // New makes a Service. All options but MaxImage are required; without Signed and
 // Stage there are images only.
 func New(o Options) *Service {
-	s := &Service{blobs: o.Blobs, releases: o.Releases, signed: o.Signed, stage: o.Stage, max: o.MaxImage, now: o.Now, demo: o.ThrowAway, shared: o.Shared, pinned: map[fleet.Digest]int{}}
+	s := &Service{blobs: o.Blobs, releases: o.Releases, signed: o.Signed, stage: o.Stage, keep: o.Keep, max: o.MaxImage, now: o.Now, demo: o.ThrowAway, pinned: map[fleet.Digest]int{}}
 	if s.max == 0 {
 		s.max = DefaultMaxImage
+	}
+	if s.keep == nil {
+		s.keep = func(context.Context, fleet.Digest) (bool, error) { return false, nil }
 	}
 	s.max = min(s.max, math.MaxUint32) // the image check counts in 32 bits
 	return s
@@ -204,7 +207,7 @@ func (s *Service) unpin(ctx context.Context, failed error, digests ...fleet.Dige
 			free = append(free, d)
 		}
 	}
-	if len(free) == 0 || failed == nil || s.shared || !certain(failed) {
+	if len(free) == 0 || failed == nil || !certain(failed) {
 		return
 	}
 	ctx = context.WithoutCancel(ctx) // the caller may be gone: that is one of the reasons to clean up
@@ -213,7 +216,10 @@ func (s *Service) unpin(ctx context.Context, failed error, digests ...fleet.Dige
 		return // what can't be removed now, Sweep finds
 	}
 	for _, d := range free {
-		if _, ok := used[d]; !ok {
+		if _, ok := used[d]; ok {
+			continue
+		}
+		if kept, err := s.keep(ctx, d); err == nil && !kept {
 			_ = s.blobs.Delete(ctx, d) // the same
 		}
 	}

@@ -93,7 +93,13 @@ func (s *Service) Sweep(ctx context.Context) (removed int, faults []Fault, err e
 	}
 	faults = append(faults, more...)
 	for _, d := range blobs {
-		if _, ok := used[d]; ok || s.pinned[d] > 0 || s.shared {
+		if _, ok := used[d]; ok || s.pinned[d] > 0 {
+			continue
+		}
+		switch kept, err := s.keep(ctx, d); {
+		case err != nil:
+			return removed, faults, err
+		case kept:
 			continue
 		}
 		if err := s.blobs.Delete(ctx, d); err != nil {
