@@ -61,7 +61,10 @@ type ObjectsConfig struct {
 	Log   *slog.Logger
 	// Redirect is what stands before a digest in the URL of a stream that lies elsewhere, at a
 	// CDN; "": they are served here. See CheckRedirect.
-	Redirect   string
+	Redirect string
+	// Sign makes a URL with which anybody may read a stream where it is stored, for a while;
+	// callers are sent there. nil: they are not.
+	Sign       func(ctx context.Context, d fleet.Digest) (string, error)
 	MaxStreams int // at once; 0: DefaultMaxStreams
 }
 
@@ -123,7 +126,7 @@ func (o *Objects) stream(w http.ResponseWriter, r *http.Request) {
 		o.fail(w, r, err)
 		return
 	}
-	if o.c.Redirect != "" && o.redirect(w, r, d) {
+	if (o.c.Redirect != "" || o.c.Sign != nil) && o.redirect(w, r, d) {
 		return
 	}
 	select {
@@ -138,7 +141,11 @@ func (o *Objects) stream(w http.ResponseWriter, r *http.Request) {
 		defer f.Close()
 		err = hasSize(f, size)
 	}
-	if err != nil {
+	switch code := fleet.CodeOf(err); {
+	case code == fleet.CodeBusy, code == fleet.CodeNoSpace: // it is fetched from elsewhere, and comes later
+		o.fail(w, r, &fleet.Error{Code: fleet.CodeBusy, Message: "a stream is not here yet", Err: err})
+		return
+	case err != nil:
 		// It was published: that it is not there is the server's fault.
 		o.fail(w, r, &fleet.Error{Code: fleet.CodeInternal, Message: "a published stream can't be read", Op: "stream " + d.String(), Err: err})
 		return
@@ -183,17 +190,22 @@ func hasSize(f *os.File, size int64) error {
 
 // redirect sends the caller to where the stream lies, unless it asks for the
 // origin: a CDN that fetches from here, or a device that was given bad bytes
-// there. A request to go around caches stays one.
+// there. A request to go around caches stays one; a signed URL has no place for it,
+// and is a new one each time. Where none can be made the stream is served here.
 func (o *Objects) redirect(w http.ResponseWriter, r *http.Request, d fleet.Digest) bool {
+	q := r.URL.Query()
+	if q.Get("origin") == "1" {
+		return false
+	}
 	to := o.c.Redirect + d.String()
-	if r.URL.RawQuery != "" {
-		q := r.URL.Query()
-		if q.Get("origin") == "1" {
+	if o.c.Sign != nil {
+		var err error
+		if to, err = o.c.Sign(r.Context(), d); err != nil {
+			o.c.Log.WarnContext(r.Context(), "no URL can be signed: the stream is served from here", "error", err)
 			return false
 		}
-		if n, err := strconv.ParseUint(q.Get("fresh"), 10, 64); err == nil {
-			to += "?fresh=" + strconv.FormatUint(n, 10)
-		}
+	} else if n, err := strconv.ParseUint(q.Get("fresh"), 10, 64); err == nil {
+		to += "?fresh=" + strconv.FormatUint(n, 10)
 	}
 	h := w.Header()
 	h.Set("Location", to)

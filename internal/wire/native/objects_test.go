@@ -453,3 +453,48 @@ type recorder struct {
 func (r *recorder) Header() http.Header         { return r.header }
 func (r *recorder) WriteHeader(n int)           { r.status = n }
 func (r *recorder) Write(b []byte) (int, error) { return r.body.Write(b) }
+
+// awayFiles are where nobody answers.
+type awayFiles struct{ err error }
+
+func (a awayFiles) Open(context.Context, fleet.Digest) (*os.File, error) { return nil, a.err }
+
+// What comes later is told to come later; what is missing is the server's trouble.
+func TestFilesAway(t *testing.T) {
+	for code, want := range map[fleet.Code]int{fleet.CodeBusy: 503, fleet.CodeNoSpace: 503, fleet.CodeNotFound: 500, fleet.CodeInternal: 500} {
+		w := newWorld(t, func(c *ObjectsConfig) { c.Files = awayFiles{fleet.Errorf(code, "the bucket is away")} })
+		resp, body := w.do("GET", w.path())
+		if resp.StatusCode != want || (resp.Header.Get("Retry-After") != "") != (want == 503) || resp.Header.Get("Cache-Control") != "no-store" || bytes.Contains(body, []byte("bucket")) {
+			t.Errorf("%s: %d %v %s", code, resp.StatusCode, resp.Header, body)
+		}
+	}
+}
+
+// Callers are sent to a signed URL, a new one each time; the origin serves here, and
+// so does a server that can sign none.
+func TestSignedRedirect(t *testing.T) {
+	n := 0
+	var fails error
+	w := newWorld(t, func(c *ObjectsConfig) {
+		c.Sign = func(_ context.Context, d fleet.Digest) (string, error) {
+			n++
+			return "https://storage.example.com/" + d.String() + "?n=" + strconv.Itoa(n), fails
+		}
+	})
+	for i, query := range []string{"", "?fresh=7"} {
+		resp, _ := w.do("GET", w.path()+query)
+		if resp.StatusCode != 302 || resp.Header.Get("Location") != "https://storage.example.com/"+w.digest.String()+"?n="+strconv.Itoa(i+1) || resp.Header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%d %v", resp.StatusCode, resp.Header)
+		}
+	}
+	if resp, body := w.do("GET", w.path()+"?origin=1"); resp.StatusCode != 200 || !bytes.Equal(body, w.stream) || n != 2 {
+		t.Errorf("the origin: %d", resp.StatusCode)
+	}
+	if resp, _ := w.do("GET", "/r1/streams/"+strings.Repeat("0", 64)); resp.StatusCode != 404 || n != 2 {
+		t.Errorf("what is no stream is signed: %d", resp.StatusCode)
+	}
+	fails = errors.New("no credentials")
+	if resp, body := w.do("GET", w.path()); resp.StatusCode != 200 || !bytes.Equal(body, w.stream) {
+		t.Errorf("nothing signs: %d", resp.StatusCode)
+	}
+}

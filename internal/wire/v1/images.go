@@ -112,8 +112,13 @@ func (c *imageCache) read(ctx context.Context, r *fleet.Release) (*prepared, err
 }
 
 // hideCode keeps a store's code from a device: a blob that is missing is the
-// server's trouble, not a chunk that does not exist.
-func hideCode(err error) error { return fmt.Errorf("%v", err) }
+// server's trouble, not a chunk that does not exist. That it comes later is told.
+func hideCode(err error) error {
+	if code := fleet.CodeOf(err); code == fleet.CodeBusy || code == fleet.CodeNoSpace {
+		return &fleet.Error{Code: fleet.CodeBusy, Message: "the image is not here yet: try again", Err: err}
+	}
+	return fmt.Errorf("%v", err)
+}
 
 func (c *imageCache) put(key imageKey, p *prepared) {
 	c.mu.Lock()
