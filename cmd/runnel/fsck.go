@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
-	"github.com/runnel-fota/runnel/internal/blob/dir"
 	"github.com/runnel-fota/runnel/internal/datadir"
 	"github.com/runnel-fota/runnel/internal/fleet"
 	"github.com/runnel-fota/runnel/internal/fsck"
@@ -18,7 +16,7 @@ import (
 )
 
 func newFsckCmd() *cobra.Command {
-	var data string
+	var data, url string
 	asJSON, remove := false, false
 	cmd := &cobra.Command{
 		Use:   "fsck",
@@ -33,14 +31,24 @@ Exit status 1 where anything was found and not removed; each finding says what t
 
 --json prints {"checked":N,"bytes":N,"removed":N,"faults":[{"what","message","hint",
 "sha256","missing","release_id","product","version","harmless"}]}; what is database,
-file, image, stream, manifest, orphan, unfinished or unknown.`,
-		Example: "  runnel fsck --data fleet\n  runnel fsck --data fleet --remove-orphans\n  runnel fsck --data fleet --json",
+file, image, stream, manifest, orphan, unfinished or unknown.
+
+With --blobs the images and streams are those in the bucket that 'runnel serve' was
+given; the whole bucket is read over the network. What was written there less than a
+day ago stays, whoever refers to it: another server may be about to publish it. The
+cache of copies is not looked at: the server compares them when it uses them.`,
+		Example: "  runnel fsck --data fleet\n  runnel fsck --data fleet --blobs 's3://my-bucket/fleet?region=eu-central-1'\n  runnel fsck --data fleet --remove-orphans\n  runnel fsck --data fleet --json",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if data == "" {
 				return usagef("--data is missing").withHint("name the server's data folder")
 			}
-			c := &folderCheck{remove: remove}
+			if url != "" {
+				if err := checkBucket(url); err != nil {
+					return err
+				}
+			}
+			c := &folderCheck{remove: remove, bucket: url}
 			if !asJSON {
 				bar := newProgress(cmd.ErrOrStderr(), "checking")
 				defer bar.End()
@@ -53,6 +61,7 @@ file, image, stream, manifest, orphan, unfinished or unknown.`,
 		},
 	}
 	cmd.Flags().StringVar(&data, "data", "", "the data `folder`")
+	cmd.Flags().StringVar(&url, "blobs", "", "the `URL` of the bucket of images and streams, as serve was given it; default: in the data folder")
 	cmd.Flags().BoolVar(&remove, "remove-orphans", false, "remove images and streams that no release refers to, and half-written files")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
@@ -61,6 +70,7 @@ file, image, stream, manifest, orphan, unfinished or unknown.`,
 // folderCheck is one look at a data folder.
 type folderCheck struct {
 	remove   bool
+	bucket   string // "": blobs are in the folder
 	progress func(done, total int64)
 
 	result  fsck.Result
@@ -88,12 +98,8 @@ func (c *folderCheck) run(ctx context.Context, data string) (err error) {
 		secret = [32]byte{}
 	}
 	secretKnown := err == nil
-	blobs, err := dir.OpenAsIs(dir.Options{Path: d.Blobs()})
-	if fleet.CodeOf(err) == fleet.CodeNotFound {
-		c.add(fsck.File, &fleet.Error{Message: "there is no folder " + d.Blobs(), Hint: "bring a backup of it back"})
-	} else if err != nil {
-		return err
-	} else if err := c.rest(blobs); err != nil {
+	blobs, err := c.openBlobs(ctx, d, secret, secretKnown)
+	if err != nil {
 		return err
 	}
 	store, err := sqlite.OpenToCheck(ctx, sqlite.Options{Path: d.Database(), Secret: secret})
@@ -137,21 +143,6 @@ func (c *folderCheck) database(ctx context.Context, store *sqlite.Store, secretK
 	return nil
 }
 
-func (c *folderCheck) rest(blobs *dir.Dir) error {
-	unfinished, strangers, err := blobs.Rest()
-	if err != nil {
-		return err
-	}
-	for _, name := range unfinished {
-		c.harmless(fsck.Unfinished, filepath.Join("blobs", name)+" was being written when a crash came")
-	}
-	for _, name := range strangers {
-		c.faults = append(c.faults, fsck.Finding{What: fsck.Unknown, Message: filepath.Join("blobs", name) + " is none of this program's files",
-			Hint: "look what it is, and put it elsewhere"})
-	}
-	return nil
-}
-
 func (c *folderCheck) add(what string, found ...*fleet.Error) {
 	for _, e := range found {
 		f := fsck.Finding{What: what, Message: e.Message, Hint: e.Hint, Missing: e.Code == fleet.CodeNotFound}
@@ -169,7 +160,7 @@ func (c *folderCheck) harmless(what, message string) {
 
 // clean removes what is harmless, of a folder that is otherwise known: with a
 // damaged database an image that it forgot may be the last copy.
-func (c *folderCheck) clean(ctx context.Context, d *datadir.Dir, blobs *dir.Dir) error {
+func (c *folderCheck) clean(ctx context.Context, d *datadir.Dir, blobs fsckBlobs) error {
 	left := c.faults[:0:0]
 	for _, f := range c.faults {
 		if !f.Harmless {
@@ -181,15 +172,24 @@ func (c *folderCheck) clean(ctx context.Context, d *datadir.Dir, blobs *dir.Dir)
 			return nil
 		}
 	}
+	removed := len(c.faults) - len(left)
 	for _, digest := range c.result.Orphans {
+		kept, err := blobs.kept(ctx, digest)
+		switch {
+		case err != nil:
+			return err
+		case kept: // it is no finding either: it may be as it should be
+			removed--
+			continue
+		}
 		if err := blobs.Delete(ctx, digest); err != nil {
 			return err
 		}
 	}
-	if err := errors.Join(blobs.RemoveUnfinished(), d.RemoveUnfinished()); err != nil {
+	if err := errors.Join(blobs.removeUnfinished(), d.RemoveUnfinished()); err != nil {
 		return err
 	}
-	c.removed = len(c.faults) - len(left)
+	c.removed = removed
 	c.faults = left
 	return nil
 }

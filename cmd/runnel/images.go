@@ -5,8 +5,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/runnel-fota/runnel/internal/blob/checked"
-	"github.com/runnel-fota/runnel/internal/blob/dir"
 	"github.com/runnel-fota/runnel/internal/fleet"
 	"github.com/runnel-fota/runnel/internal/ingest"
 )
@@ -16,7 +14,7 @@ const maxImage = 16 << 20
 
 // images keeps images and takes them in: it refuses what the bootloader would.
 type images struct {
-	blobs  *checked.Store
+	blobs  *blobs
 	intake *ingest.Service
 	store  imageStore
 }
@@ -27,14 +25,9 @@ type imageStore interface {
 	ingest.Signed
 }
 
-// openImages opens the folder, which other servers write to too if it is shared, and sweeps what a crash left between a blob and its release.
-func openImages(ctx context.Context, path string, shared bool, store imageStore, demoKeys bool, log *slog.Logger) (*images, error) {
-	d, err := dir.Open(dir.Options{Path: path, Shared: shared})
-	if err != nil {
-		return nil, err
-	}
-	blobs := checked.New(d, log)
-	i := &images{blobs: blobs, intake: newIntake(blobs, store, demoKeys, shared), store: store}
+// openImages sweeps what a crash left between a blob and its release.
+func openImages(ctx context.Context, b *blobs, store imageStore, demoKeys bool, log *slog.Logger) (*images, error) {
+	i := &images{blobs: b, intake: newIntake(b, store, demoKeys), store: store}
 	removed, faults, err := i.intake.Sweep(ctx)
 	if err != nil {
 		return nil, err
@@ -50,12 +43,10 @@ func openImages(ctx context.Context, path string, shared bool, store imageStore,
 	return i, nil
 }
 
-// newIntake takes in what is stored in d and in store.
-func newIntake(d *checked.Store, store imageStore, demoKeys, shared bool) *ingest.Service {
-	// What no release refers to yet may be on its way to one, on another server: nothing is removed.
-	keep := func(context.Context, fleet.Digest) (bool, error) { return shared, nil }
-	return ingest.New(ingest.Options{Blobs: d, Releases: store, Signed: store, Keep: keep, MaxImage: maxImage, Now: time.Now, ThrowAway: demoKeys,
-		Stage: func(ctx context.Context, room int64) (ingest.Staged, error) { return d.Stage(ctx, room) }})
+// newIntake takes in what is stored in b and in store.
+func newIntake(b *blobs, store imageStore, demoKeys bool) *ingest.Service {
+	return ingest.New(ingest.Options{Blobs: b, Releases: store, Signed: store, Keep: b.keep, MaxImage: maxImage, Now: time.Now, ThrowAway: demoKeys,
+		Stage: func(ctx context.Context, room int64) (ingest.Staged, error) { return b.Stage(ctx, room) }})
 }
 
 // scrub checks all images and streams now and then; those first that devices are

@@ -65,26 +65,31 @@ func testSigner() {
 func TestScripts(t *testing.T) {
 	s := &scriptServers{running: map[*testscript.TestScript]*exec.Cmd{}}
 	hooks := &scriptHooks{came: map[*testscript.TestScript]chan hooked{}}
+	commands := s.commands()
+	commands["hook"], commands["hooked"] = hooks.start, hooks.await
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PSK", strings.Repeat("42", 32))
 			return nil
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"image":    scriptImage,
-			"rawimage": scriptRawImage,
-			"hook":     hooks.start,
-			"hooked":   hooks.await,
-			"keyname":  scriptKeyName,
-			"server":   s.start,
-			"shutdown": func(ts *testscript.TestScript, _ bool, _ []string) { s.end(ts, syscall.SIGTERM) },
-			"crash":    func(ts *testscript.TestScript, _ bool, _ []string) { s.end(ts, syscall.SIGKILL) },
-			"spoil":    scriptSpoil,
-
-			"spoilblob": scriptSpoilBlob,
-		},
+		Cmds: commands,
 	})
+}
+
+// commands of the scripts.
+func (s *scriptServers) commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
+	return map[string]func(ts *testscript.TestScript, neg bool, args []string){
+		"image":    scriptImage,
+		"rawimage": scriptRawImage,
+		"keyname":  scriptKeyName,
+		"server":   s.start,
+		"shutdown": func(ts *testscript.TestScript, _ bool, _ []string) { s.end(ts, syscall.SIGTERM) },
+		"crash":    func(ts *testscript.TestScript, _ bool, _ []string) { s.end(ts, syscall.SIGKILL) },
+		"spoil":    scriptSpoil,
+
+		"spoilblob": scriptSpoilBlob,
+	}
 }
 
 func scriptImage(ts *testscript.TestScript, _ bool, args []string) {

@@ -31,7 +31,6 @@ type serveConfig struct {
 	data, listen string
 	database     string // URL; "": SQLite in data
 	secretFile   string // with database, as the next
-	blobs        string
 	certFile     string
 	keyFile      string
 	silentDevice string
@@ -44,6 +43,7 @@ type serveConfig struct {
 	redirect     string
 	notify       string // address; "": nobody is told
 	notifySecret string // file
+	blobs        blobFlags
 	scrubRate    int64
 	comeBack     time.Duration
 	tlsProxy     bool
@@ -71,8 +71,14 @@ also be in RUNNEL_DATABASE, where other users of the machine don't see a passwor
 --notify-secret-file; docs/operations.md says how to check that, and what a crash loses.
 
 --json prints {"url":"...","admin_token":"..."} as the first line, when the server
-is ready; admin_token is there at the first start only. The log goes to stderr.`,
+is ready; admin_token is there at the first start only. The log goes to stderr.
+
+--blobs keeps images and streams in a bucket, with copies of what is in use in a
+folder of bounded size. Credentials are taken from the environment (AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY), from AWS_PROFILE in ~/.aws/credentials, or from the cloud
+that the machine is in.`,
 		Example: "  runnel serve --data fleet\n  runnel serve --data fleet --listen 0.0.0.0:8443 --tls-cert c.pem --tls-key k.pem\n" +
+			"  runnel serve --data fleet --blobs 's3://my-bucket/fleet?region=eu-central-1' --blob-cache-size 20GiB\n" +
 			"  runnel serve --database postgres://runnel@db/runnel?sslmode=verify-full --secret-file secret.key --blobs /mnt/blobs",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -99,7 +105,6 @@ is ready; admin_token is there at the first start only. The log goes to stderr.`
 	f.StringVar(&c.data, "data", "", "the data `folder`")
 	f.StringVar(&c.database, "database", "", "a PostgreSQL database's `URL`, in place of --data")
 	f.StringVar(&c.secretFile, "secret-file", "", "`file` of the secret that seals the device keys in --database; made at the first start")
-	f.StringVar(&c.blobs, "blobs", "", "`folder` of images and streams, of all servers of --database")
 	f.StringVar(&c.listen, "listen", "127.0.0.1:8080", "`address` to listen on; port 0 lets the system choose")
 	f.BoolVar(&c.json, "json", false, "print one line of JSON when ready, and log in JSON")
 	f.BoolVar(&verbose, "verbose", false, "log more")
@@ -110,10 +115,11 @@ is ready; admin_token is there at the first start only. The log goes to stderr.`
 	f.DurationVar(&c.window, "v1-window", v1.DefaultWindow, "how far a v1 timestamp may be off; 0 switches the check off")
 	f.Uint64Var(&c.nonceJump, "v1-nonce-jump", v1.DefaultNonceJump, "how far a v1 nonce may leap")
 	f.Int64Var(&c.cacheBytes, "cache-bytes", v1.DefaultCacheBytes, "memory for prepared chunks, in `bytes`")
-	f.Int64Var(&c.scrubRate, "scrub-rate", checked.DefaultScrubRate, "`bytes` a second at which what is stored is checked once a day; 0: only once after a start")
+	f.Int64Var(&c.scrubRate, "scrub-rate", checked.DefaultScrubRate, "`bytes` a second at which what is stored is checked once a day; 0: only once after a start, of a bucket not at all")
 	f.IntVar(&c.maxRequests, "max-requests", httpserver.DefaultMaxRequests, "requests at `once`; those beyond get 503")
 	f.IntVar(&c.sendBuffer, "send-buffer", httpserver.DefaultSendBuffer, "`bytes` that the system may hold of an answer; 0 leaves it to the system")
-	f.StringVar(&c.redirect, "stream-redirect", "", "send devices to `URL`DIGEST for a stream, e.g. a CDN's; which fetches from here with ?origin=1")
+	f.StringVar(&c.redirect, "stream-redirect", "", "send devices to `URL`DIGEST for a stream, e.g. a CDN's; which fetches from here with ?origin=1; 'signed': to the bucket")
+	c.blobs.add(cmd)
 	f.StringVar(&c.notify, "notify", "", "tell `URL` of each rollout that stops by itself: a POST of JSON (docs/operations.md)")
 	f.StringVar(&c.notifySecret, "notify-secret-file", "", "`file` with the secret that notifications are signed with, 16 bytes at least")
 	f.DurationVar(&c.comeBack, "come-back", native.DefaultComeBack, "how long native devices wait between polls, 1m to 24h")
@@ -133,8 +139,8 @@ func (c *serveConfig) validate() error {
 		}
 	case c.data == "":
 		return usagef("--data is missing").withHint("name a folder for the server's data: it is made at the first start; or a PostgreSQL database with --database")
-	case c.secretFile != "", c.blobs != "":
-		return usagef("--secret-file and --blobs go with --database").withHint("a data folder has its own")
+	case c.secretFile != "", c.blobs.where != "" && !c.blobs.inBucket():
+		return usagef("--secret-file, and a folder for --blobs, go with --database").withHint("a data folder has its own; a bucket is written like s3://my-bucket/fleet")
 	}
 	switch {
 	case (c.certFile == "") != (c.keyFile == ""):
@@ -151,8 +157,8 @@ func (c *serveConfig) validate() error {
 		return usagef("--max-requests is not above 0")
 	case c.sendBuffer < 0:
 		return usagef("--send-buffer is negative")
-	case c.redirect != "" && native.CheckRedirect(c.redirect) != nil:
-		return usagef("--stream-redirect: %v", native.CheckRedirect(c.redirect)).withHint("write it like https://cdn.example.com/streams/, without a query")
+	case c.redirect != "" && c.redirect != redirectSigned && native.CheckRedirect(c.redirect) != nil:
+		return usagef("--stream-redirect: %v", native.CheckRedirect(c.redirect)).withHint("write it like https://cdn.example.com/streams/, without a query, or 'signed'")
 	case c.notify != "" && notify.CheckURL(c.notify) != nil:
 		return usagef("--notify: %v", notify.CheckURL(c.notify)).withHint("write it like https://hooks.example.com/runnel")
 	case c.notify == "" && c.notifySecret != "":
@@ -161,6 +167,9 @@ func (c *serveConfig) validate() error {
 		return usagef("--come-back is not 1m to 24h: devices clamp it to that")
 	case c.openOperator && !loopback(c.listen):
 		return usagef("--v1-open-operator needs a listener on loopback, not %s", c.listen).withHint("use --listen 127.0.0.1:8080")
+	}
+	if err := c.blobs.validate(c.database != "", c.redirect); err != nil {
+		return err
 	}
 	_, port, err := net.SplitHostPort(c.listen)
 	if err == nil {
@@ -201,7 +210,12 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
 	store := h.store
-	images, err := openImages(ctx, h.blobs, h.replicas != nil, store, c.demoKeys, c.log)
+	stored, err := c.blobs.open(ctx, h, c.log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stored.close()) }()
+	images, err := openImages(ctx, stored, store, c.demoKeys, c.log)
 	if err != nil {
 		return err
 	}
@@ -226,7 +240,11 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 		Policies: store, V1Policies: store, Devices: wire.DeviceStore(), Keyring: wire.Keyring(store), EnrolTokens: store, Orders: wire.Orders(), Deployments: store,
 		Events: store, Tokens: store, Rollouts: store, RolloutPolicies: store, Mover: engine, Groups: store, Labels: store, Asker: &rollout.Asker{Store: store, V1: v1Catalogue{store, store}, Now: time.Now},
 		Publisher: images.intake, Ready: h.ready, Now: time.Now, Log: c.log})
-	native.NewObjects(native.ObjectsConfig{Files: images.blobs, Index: store, Log: c.log, Redirect: c.redirect, MaxStreams: max(c.maxRequests/2, 1)}).Register(mux)
+	objects := native.ObjectsConfig{Files: images.blobs, Index: store, Log: c.log, Redirect: c.redirect, MaxStreams: max(c.maxRequests/2, 1)}
+	if c.redirect == redirectSigned {
+		objects.Redirect, objects.Sign = "", stored.sign
+	}
+	native.NewObjects(objects).Register(mux)
 	server := httpserver.New(mux, c.maxRequests, c.log)
 	server.SetSendBuffer(c.sendBuffer)
 	// Before the line that says that the server is ready.

@@ -18,12 +18,14 @@ import (
 // databaseEnv is where a URL may be that is not to be seen in a list of processes.
 const databaseEnv = "RUNNEL_DATABASE"
 
-// home is what a server keeps its fleet in: a data folder, or a database and a folder
-// of blobs that it shares with others.
+// home is what a server keeps its fleet in: a data folder, or a database that it shares
+// with others.
 type home struct {
 	store     *sqlstore.Store
 	replicas  fleet.Replicas // nil: the store is this server's alone
-	blobs     string
+	secret    [32]byte
+	blobs     string // folder for images and streams; "": they are elsewhere
+	cache     string // folder for copies of those that are elsewhere; "": the home has none
 	tokenFile string
 	token     string // made by this start; "": there was one
 
@@ -42,13 +44,13 @@ func (h *home) close() error {
 func (c *serveConfig) validateDatabase() error {
 	switch {
 	case c.data != "":
-		return usagef("--data and --database exclude each other").withHint("with --database name the secret and the blobs: --secret-file FILE --blobs FOLDER")
+		return usagef("--data and --database exclude each other").withHint("with --database name the secret and the blobs: --secret-file FILE --blobs FOLDER, or s3://BUCKET")
 	case !postgres.IsURL(c.database):
 		return usagef("--database is no postgres:// URL").withHint("write it like postgres://runnel@db.example.com/runnel?sslmode=verify-full")
 	case c.secretFile == "":
 		return usagef("--secret-file is missing").withHint("name a file for the secret that seals the device keys: the first start makes it, and every server of the database needs a copy")
-	case c.blobs == "":
-		return usagef("--blobs is missing").withHint("name a folder for images and streams that all servers of the database see")
+	case c.blobs.where == "":
+		return usagef("--blobs is missing").withHint("name a folder for images and streams that all servers of the database see, or a bucket: s3://my-bucket/fleet")
 	}
 	return nil
 }
@@ -80,7 +82,7 @@ func (h *home) openFolder(ctx context.Context, c *serveConfig) error {
 		return err
 	}
 	h.closers = append(h.closers, store.Close)
-	h.store, h.blobs, h.tokenFile = store.Store, dir.Blobs(), dir.TokenFile()
+	h.store, h.secret, h.blobs, h.cache, h.tokenFile = store.Store, secret, dir.Blobs(), dir.Cache(), dir.TokenFile()
 	return nil
 }
 
@@ -94,7 +96,7 @@ func (h *home) openDatabase(ctx context.Context, c *serveConfig) error {
 		return err
 	}
 	h.closers = append(h.closers, store.Close)
-	h.store, h.replicas, h.blobs, h.tokenFile = store.Store, store.Store, c.blobs, datadir.TokenFileBeside(c.secretFile)
+	h.store, h.replicas, h.secret, h.blobs, h.tokenFile = store.Store, store.Store, secret, c.blobs.where, datadir.TokenFileBeside(c.secretFile)
 	return nil
 }
 

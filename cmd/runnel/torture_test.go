@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/runnel-fota/runnel/internal/blob/s3test"
 	"github.com/runnel-fota/runnel/internal/client"
 	"github.com/runnel-fota/runnel/internal/datadir"
 	"github.com/runnel-fota/runnel/internal/devicehttp"
@@ -50,6 +51,8 @@ type torture struct {
 	dir  string
 	data string
 	bin  string // the real program
+
+	bucket string // where images and streams are; "": in the data folder
 
 	mu       sync.Mutex
 	rnd      *rand.Rand
@@ -122,7 +125,11 @@ func (k *torture) server(ctx context.Context) (url, token string, err error) {
 // start starts the server and waits for its first line.
 func (k *torture) start(ctx context.Context) {
 	k.t.Helper()
-	cmd := exec.CommandContext(ctx, k.bin, "serve", "--json", "--data", k.data, "--listen", "127.0.0.1:0")
+	args := []string{"serve", "--json", "--data", k.data, "--listen", "127.0.0.1:0"}
+	if k.bucket != "" {
+		args = append(args, "--blobs", k.bucket)
+	}
+	cmd := exec.CommandContext(ctx, k.bin, args...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		k.t.Fatal(err)
@@ -199,7 +206,7 @@ func (k *torture) second(ctx context.Context) {
 // was told is there, and nothing is damaged.
 func (k *torture) verify(ctx context.Context, harmlessToo bool) {
 	k.t.Helper()
-	check := &folderCheck{}
+	check := &folderCheck{bucket: k.bucket}
 	if err := check.run(ctx, k.data); err != nil {
 		k.t.Fatalf("fsck: %v", err)
 	}
@@ -314,7 +321,14 @@ func tortureRounds(t *testing.T) int {
 // also with clients that are killed, and while a second server wants the folder:
 // nothing that anybody was told is lost, nothing is half there, every board ends
 // on the newest release.
-func TestTortureServer(t *testing.T) {
+func TestTortureServer(t *testing.T) { tortureServer(t, "") }
+
+// The same with images in a bucket, half of the time without the copies that the
+// server before had.
+func TestS3TortureServer(t *testing.T) { tortureServer(t, s3test.Start(t).URL("torture")) }
+
+func tortureServer(t *testing.T, bucket string) {
+	t.Helper()
 	rounds, seed := tortureRounds(t), uint64(time.Now().UnixNano())
 	if s := os.Getenv(tortureSeedEnv); s != "" {
 		var err error
@@ -330,7 +344,7 @@ func TestTortureServer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute+time.Duration(rounds)*10*time.Second)
 	defer cancel()
 	dir := t.TempDir()
-	k := &torture{t: t, dir: dir, data: filepath.Join(dir, "data"), bin: bin, rnd: rand.New(rand.NewPCG(seed, 0)), up: make(chan struct{}),
+	k := &torture{t: t, dir: dir, data: filepath.Join(dir, "data"), bucket: bucket, bin: bin, rnd: rand.New(rand.NewPCG(seed, 0)), up: make(chan struct{}),
 		triggers: map[int][]func(){}, log: &bytes.Buffer{}, releases: map[string]string{}, devices: map[string]bool{}, nonces: map[string]uint64{}, names: map[string]reportName{},
 		done: map[string]map[string]bool{}}
 	begun := time.Now()
@@ -359,6 +373,11 @@ func TestTortureServer(t *testing.T) {
 		if t.Failed() {
 			t.Fatalf("round %d", round)
 		}
+		if bucket != "" && round%2 == 1 {
+			if err := os.RemoveAll(filepath.Join(k.data, "cache")); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	k.start(ctx)
 	f.finish(ctx)
@@ -366,7 +385,7 @@ func TestTortureServer(t *testing.T) {
 	if err := k.end(syscall.SIGTERM); err != nil {
 		t.Errorf("the server did not stop in peace: %v", err)
 	}
-	k.verify(ctx, true)
+	k.verify(ctx, bucket == "") // what nobody refers to stays in a bucket for a day
 	if strings.Contains(k.said(), "level=ERROR") || strings.Contains(k.said(), `"level":"ERROR"`) {
 		t.Errorf("the server had something to say:\n%s", k.said())
 	}

@@ -4,6 +4,7 @@
 //	lock         held while a server runs; empty, never removed
 //	runnel.db    SQLite, with runnel.db-wal and runnel.db-shm while in use
 //	blobs/       images by digest
+//	cache/       copies of those that are in a bucket: may be removed while no server runs
 //	secret.key   seals the device keys in runnel.db; not for backups beside it
 //	admin.token  the operator's token of the first start
 //
@@ -33,6 +34,7 @@ const (
 	lockName     = "lock"
 	databaseName = "runnel.db"
 	blobsName    = "blobs"
+	cacheName    = "cache"
 	secretName   = "secret.key"
 	tokenName    = "admin.token"
 
@@ -112,6 +114,9 @@ func (d *Dir) Database() string { return filepath.Join(d.path, databaseName) }
 
 // Blobs is the path of the blobs' folder.
 func (d *Dir) Blobs() string { return filepath.Join(d.path, blobsName) }
+
+// Cache is the path of the folder for copies of blobs that are elsewhere.
+func (d *Dir) Cache() string { return filepath.Join(d.path, cacheName) }
 
 // TokenFile is the path of the file that the first start wrote the operator's token to.
 func (d *Dir) TokenFile() string { return filepath.Join(d.path, tokenName) }

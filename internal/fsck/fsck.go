@@ -171,6 +171,8 @@ func (r *run) blob(ctx context.Context, d fleet.Digest, uses []use) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case fleet.CodeOf(err) == fleet.CodeBusy:
+		return err // where it is stored nobody answers: nothing is known by that
 	case fleet.CodeOf(err) == fleet.CodeNotFound:
 		r.find(u.what, d, u.release, true, pushAgain, "is missing")
 	case err != nil:
