@@ -62,6 +62,10 @@ test-qemu: ## firmware in emulated chips, and core's tests inside them, as a Cor
 	CI=true go run ./internal/devtest -run firmware
 	go run ./internal/tinygocheck -test -chip m3
 
+.PHONY: test-s3
+test-s3: ## images in a bucket: suites, updates and kills on an S3-compatible server, built at first use
+	CI=true go run ./internal/devtest -run test-s3
+
 .PHONY: torture-qemu
 torture-qemu: ## 200 power cuts inside emulated chips; RUNNEL_QEMU_CUTS=N for another number; figures last
 	CI=true RUNNEL_QEMU_CUTS=$${RUNNEL_QEMU_CUTS:-200} go test -timeout 120m -count=1 -v -run Torture ./sim/qemu
@@ -70,6 +74,10 @@ torture-qemu: ## 200 power cuts inside emulated chips; RUNNEL_QEMU_CUTS=N for an
 size: ## flash, RAM, stack and longest Step of core and firmware, against what they may take; writes firmware/size.json
 	go run ./internal/tinygocheck -strict
 	go run ./sim/qemu/size
+
+.PHONY: size-server
+size-server: ## the program, stripped, against what it may weigh
+	go run ./internal/devtest -run size-server
 
 .PHONY: size-update
 size-update: ## accept the sizes of now

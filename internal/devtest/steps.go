@@ -29,6 +29,8 @@ var steps = []step{
 	{"core-go1.23", "core type-checks with the oldest Go that it promises", stepOldGo},
 	{"test", "unit, architecture, command line and end-to-end tests, and the seeds of all fuzz targets", stepTest},
 	{"race", "the same tests under the race detector", stepRace},
+	{"test-s3", "images in a bucket: suites and updates on an S3-compatible server, versitygw", stepS3},
+	{"size-server", "the program, stripped, is below its limit", stepSizeServer},
 	{"demo", "runnel demo --json, and its figures within their bounds", stepDemo},
 	{"tinygo-check", "core links for a microcontroller without a heap", stepTinyGo},
 	{"firmware", "firmware in an emulated chip, and core's tests inside it", stepFirmware},
@@ -194,7 +196,7 @@ func stepTest(ctx context.Context, e *env) result {
 		return fail("go list: %v", err)
 	}
 	// Vet has a step of its own.
-	return goTest(ctx, e, nil, append([]string{"-vet=off", "-skip", emulatedTests}, packages...)...)
+	return goTest(ctx, e, nil, append([]string{"-vet=off", "-skip", apart}, packages...)...)
 }
 
 func stepRace(ctx context.Context, e *env) result {
@@ -220,7 +222,7 @@ func stepRace(ctx context.Context, e *env) result {
 	if err != nil {
 		return fail("go list: %v", err)
 	}
-	return goTest(ctx, e, []string{"CGO_ENABLED=1"}, append([]string{"-vet=off", "-race", "-short", "-skip", emulatedTests}, packages...)...)
+	return goTest(ctx, e, []string{"CGO_ENABLED=1"}, append([]string{"-vet=off", "-race", "-short", "-skip", apart}, packages...)...)
 }
 
 // tinyGoPrograms are what tools/tinygo/setup.sh can't do without.
@@ -254,6 +256,9 @@ var emulated = []string{"sim/minimal", "sim/qemu"}
 const (
 	emulatedTests = "^TestEmulated"
 	emulatedIn    = "./cmd/runnel"
+
+	// apart are all tests that have a step of their own.
+	apart = emulatedTests + "|" + s3Tests
 )
 
 // hostPackages are all others.
