@@ -126,6 +126,19 @@ func CheckChunkSize(n int) (warning string, err error) {
 	return "", nil
 }
 
+// isClean says of most texts that CleanText would not change them.
+func isClean(s string, limit int) bool {
+	if len(s) > limit || strings.HasPrefix(s, " ") || strings.HasSuffix(s, " ") || strings.Contains(s, "  ") {
+		return false
+	}
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
 // CleanText makes a device's words fit for a table, a terminal and a log: valid
 // UTF-8, one line, nothing that can't be printed, at most limit bytes and cut
 // between characters.
@@ -133,6 +146,9 @@ func CleanText(s string, limit int) string {
 	// What is behind the cut is not looked at: a report's text may be as long as a body.
 	if len(s) > 4*limit {
 		s = s[:4*limit]
+	}
+	if isClean(s, limit) {
+		return s
 	}
 	var b strings.Builder
 	space := false

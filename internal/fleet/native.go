@@ -148,7 +148,8 @@ type NativeKeys struct {
 	Boot    uint32
 }
 
-// NativeDevice is what one statement reads for one poll.
+// NativeDevice is what one statement reads for one poll. Device's Assurance and NativeKeys
+// are not read: the wire that asks knows them.
 type NativeDevice struct {
 	Device
 	Boot        uint32 // of the latest poll that was written

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/runnel-fota/runnel/core/manifest"
@@ -220,7 +221,7 @@ func (w Wanted) Equal(o Wanted) bool {
 func (o *NativeOffers) Decide(d *NativeDevice, a NativeAsk, now time.Time, t *Trace) NativeDecision {
 	product := ProductOf(d.Device, o.products)
 	out, id := o.decide(d, product, a, now, t)
-	out.Key = fmt.Sprintf("%s/%d", out.Verdict, id)
+	out.Key = string(out.Verdict) + "/" + strconv.FormatInt(id, 10)
 	if out.Rollout != 0 {
 		out.Key += fmt.Sprintf("/r%d", out.Rollout)
 	}

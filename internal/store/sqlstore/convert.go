@@ -76,23 +76,24 @@ func scanReleaseAnd(row Scanner, more ...any) (r fleet.Release, err error) {
 	return r, err
 }
 
-const deviceColumns = `d.id, d.product, d.added_at, d.last_seen, d.running_version, d.nonce, d.clocked, d.signed,
+// deviceRow is what is in a device's own row.
+const deviceRow = `d.id, d.product, d.added_at, d.last_seen, d.running_version, d.nonce, d.clocked, d.signed,
  d.rollback_wanted, d.rollback_reason, d.rollback_sent_at, d.retry_at, d.rollback_number,
  d.strongest_wire, d.native_nonce, d.hardware, d.epoch, d.sequence, d.security_version, d.list_version, d.slots, d.running_slot,
- d.tags, d.attributes, d.ask, d.failures, d.forced, d.heard, d.health,
+ d.tags, d.attributes, d.ask, d.failures, d.forced, d.heard, d.health`
+
+const deviceColumns = deviceRow + `,
  EXISTS (SELECT 1 FROM keys k WHERE k.owner_kind = 'device' AND k.owner = d.id AND k.purpose = 'v1' AND k.state = 'active'),
  (SELECT count(*) FROM keys k WHERE k.owner_kind = 'device' AND k.owner = d.id AND k.purpose = 'native' AND k.state = 'active')`
 
-// scanDeviceAnd reads all but an assurance by the product's key: see assure. more are columns behind a device's.
-func scanDeviceAnd(row Scanner, more ...any) (d fleet.Device, err error) {
+// scanDeviceRow reads deviceRow, and more columns behind it. Assurance and NativeKeys are not set.
+func scanDeviceRow(row Scanner, more ...any) (d fleet.Device, err error) {
 	var added, seen, sent, retry, nonce, native int64
-	var own bool
 	var tags, attributes, health string
 	err = row.Scan(append([]any{&d.ID, &d.Product, &added, &seen, &d.RunningVersion, &nonce, &d.Clocked, &d.Signed,
 		&d.RollbackWanted, &d.RollbackReason, &sent, &retry, &d.RollbackNumber,
 		&d.StrongestWire, &native, &d.Hardware, &d.Epoch, &d.Sequence, &d.SecurityVersion, &d.ListVersion, &d.Slots, &d.RunningSlot,
-		&tags, &attributes, &d.Ask, &d.Failures, &d.Forced, &d.Heard, &health,
-		&own, &d.NativeKeys}, more...)...)
+		&tags, &attributes, &d.Ask, &d.Failures, &d.Forced, &d.Heard, &health}, more...)...)
 	d.AddedAt, d.LastSeen = fromMicros(added), fromMicros(seen)
 	d.RollbackSentAt, d.RetryAt = fromMicros(sent), fromMicros(retry)
 	d.Nonce, d.NativeNonce = uint64(nonce), uint64(native)
@@ -105,15 +106,24 @@ func scanDeviceAnd(row Scanner, more ...any) (d fleet.Device, err error) {
 	if err == nil {
 		d.Health, err = fleet.ParseHealth(health)
 	}
-	d.Assurance = fleet.AssuranceNone
+	return d, err
+}
+
+func scanDevice(row Scanner) (fleet.Device, error) { return scanDeviceAnd(row) }
+
+// scanDeviceAnd reads deviceColumns, all but an assurance by the product's key: see assure.
+// more are columns behind them.
+func scanDeviceAnd(row Scanner, more ...any) (fleet.Device, error) {
+	var own bool
+	var keys int
+	d, err := scanDeviceRow(row, append([]any{&own, &keys}, more...)...)
+	d.Assurance, d.NativeKeys = fleet.AssuranceNone, keys
 	// Who has spoken natively is heard by its own key alone from then on.
 	if own || fleet.WireV1.WeakerThan(d.StrongestWire) {
 		d.Assurance = fleet.AssuranceOwn
 	}
 	return d, err
 }
-
-func scanDevice(row Scanner) (fleet.Device, error) { return scanDeviceAnd(row) }
 
 const deploymentColumns = `p.device, p.release_id, r.version, p.state, p.chunks_received, p.chunks_total, p.verified,
  p.boot_status, p.reason, p.proven, p.started_at, p.updated_at, coalesce(p.rollout, 0), p.phase, p.class, p.tries, p.assurance, p.heard`

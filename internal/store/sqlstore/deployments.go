@@ -90,18 +90,22 @@ func candidates(t *tx, d fleet.Device, r *fleet.Release, rep fleet.Report) (c fl
 		}
 	}
 	latest, err := scanDeployment(t.Row("SELECT "+deploymentColumns+deploymentTables+"WHERE p.device = ?"+latestOrder, d.ID))
-	if err == nil {
+	switch {
+	case err != nil:
+	case c.Offer.Release != nil && c.Offer.Release.ID == latest.ReleaseID:
+		c.Latest = c.Offer
+	default:
 		c.Latest, err = candidate(t, d.ID, "r.id = ?", latest.ReleaseID)
 	}
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return c, err
 	}
 	if v := rep.NewVersion; v != nil && fleet.ValidateVersion(*v) == nil && (c.Offer.Release == nil || c.Offer.Release.Version != *v) {
-		products, err := readProducts(t.Row(productsQuery))
+		product, err := productOf(t, d)
 		if err != nil {
 			return c, err
 		}
-		c.Named, err = candidate(t, d.ID, "r.product = ? AND r.version = ? ORDER BY r.published_at DESC LIMIT 1", fleet.ProductOf(d, products), *v)
+		c.Named, err = candidate(t, d.ID, "r.product = ? AND r.version = ? ORDER BY r.published_at DESC LIMIT 1", product, *v)
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return c, err
 		}

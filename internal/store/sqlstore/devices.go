@@ -125,6 +125,15 @@ func productsOf(v Runner) ([]string, error) {
 	return readProducts(v.Row(productsQuery))
 }
 
+// productOf is the product whose releases the device gets.
+func productOf(t *tx, d fleet.Device) (string, error) {
+	if d.Product != "" {
+		return d.Product, nil
+	}
+	products, err := readProducts(t.Row(productsQuery))
+	return fleet.ProductOf(d, products), err
+}
+
 const productsQuery = "SELECT (SELECT min(product) FROM releases), (SELECT max(product) FROM releases)"
 
 func readProducts(row Scanner) ([]string, error) {
@@ -195,9 +204,10 @@ func (s *Store) SaveSeen(ctx context.Context, seen []fleet.Seen) error {
 	return nil
 }
 
-// seenBatch is as many devices as other writes may have to wait for: at some 20 us
-// each, a disk's flush or two.
-const seenBatch = 512
+// seenBatch is as many devices as other writes may have to wait for, some 80 ms. Each COMMIT has
+// every reader read its pages again, so pieces that are too small cost polls more than they
+// save reports.
+const seenBatch = 4096
 
 func (s *Store) saveSeen(ctx context.Context, seen []fleet.Seen) error {
 	return s.writeAlone(ctx, func(t *tx) error {

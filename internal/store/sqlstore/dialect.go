@@ -42,8 +42,9 @@ func newTexts(d *Dialect) texts {
 	t.active = `u.rollout = o.id AND u.state IN ('offered', 'downloading', 'verifying', 'rebooting', 'trial', 'unproven') AND
   u.heard > (SELECT clock FROM fleet_clock) - CAST(` + d.json("o.course") + ` ->> 'silence' AS bigint) / 1000`
 	deployments, usage := pollParts(d, t.active)
-	columns := deviceColumns + ", d.native_boot, d.native_verdict, d.native_keys, (SELECT generation FROM catalogue), (SELECT clock FROM fleet_clock), " +
-		deployments + ", " + usage
+	// Whether a device has keys is not asked: who polls has one, and knows which.
+	columns := unnamed(deviceRow+", d.native_boot, d.native_verdict, d.native_keys") + ", (SELECT generation FROM catalogue) AS c, (SELECT clock FROM fleet_clock) AS c, " +
+		deployments + " AS c, " + usage + " AS c"
 	const from = " FROM devices d WHERE d.id = ?1"
 	t.poll = "SELECT " + columns + from
 	// The SELECT sees the row as it was before the UPDATE beside it.

@@ -18,41 +18,54 @@ import (
 // few on their way at most.
 const keepReports = 32
 
+// nativeKeys is a row a key that lives, the oldest first; one without a key where there is none.
+const nativeKeys = `SELECT d.product, d.native_nonce, d.native_boot, d.native_keys, coalesce(k.id, ''), coalesce(k.number, 0), k.sealed FROM devices d
+ LEFT JOIN keys k ON k.owner_kind = 'device' AND k.owner = d.id AND k.purpose = '` + purposeNative + `' AND k.state = 'active' WHERE d.id = ? ORDER BY k.created_at`
+
 // NativeKeys implements fleet.NativeDevices.
-func (s *Store) NativeKeys(ctx context.Context, device string) (out fleet.NativeKeys, err error) {
-	out.Device = device
+func (s *Store) NativeKeys(ctx context.Context, device string) (fleet.NativeKeys, error) {
 	type row struct {
 		id     string
 		number uint8
 		sealed []byte
 	}
+	out := fleet.NativeKeys{Device: device}
+	var nonce int64
 	var rows []row
-	err = s.db.Read(ctx, "native keys", func(v Runner) error {
-		var nonce int64
-		err := v.Row("SELECT product, native_nonce, native_boot, native_keys FROM devices WHERE id = ?", device).
-			Scan(&out.Product, &nonce, &out.Boot, &out.Version)
-		if err != nil {
-			return noDevice(err, device)
+	err := s.db.Read(ctx, "native keys", func(v Runner) (err error) {
+		rows, err = Collect(func(sc Scanner) (r row, err error) {
+			return r, sc.Scan(&out.Product, &nonce, &out.Boot, &out.Version, &r.id, &r.number, &r.sealed)
+		})(v.Query(nativeKeys, device))
+		if err == nil && len(rows) == 0 {
+			err = noDevice(sql.ErrNoRows, device)
 		}
-		out.Nonce = uint64(nonce)
-		rows, err = Collect(func(sc Scanner) (r row, err error) { return r, sc.Scan(&r.id, &r.number, &r.sealed) })(
-			v.Query("SELECT id, number, sealed FROM keys WHERE owner_kind = 'device' AND owner = ? AND purpose = '"+purposeNative+"' AND state = 'active' ORDER BY created_at", device))
 		return err
 	})
 	if err != nil {
 		return fleet.NativeKeys{}, err
 	}
+	out.Nonce = uint64(nonce)
 	for _, r := range rows {
+		if r.sealed == nil {
+			return fleet.NativeKeys{}, fleet.Errorf(fleet.CodeNotFound, "device %s has no native key", fleet.CleanText(device, fleet.MaxDeviceID))
+		}
 		secret, err := s.openKey(r.sealed, purposeNative, ownerDevice, device, r.id)
 		if err != nil {
 			return fleet.NativeKeys{}, err
 		}
 		out.Keys = append(out.Keys, fleet.NativeKey{Number: r.number, Secret: secret})
 	}
-	if len(out.Keys) == 0 {
-		return fleet.NativeKeys{}, fleet.Errorf(fleet.CodeNotFound, "device %s has no native key", fleet.CleanText(device, fleet.MaxDeviceID))
-	}
 	return out, nil
+}
+
+// unnamed has columns without a declared type, and with a name of one letter: drivers copy both
+// for each column at each query, which was a third of what a poll allocated.
+func unnamed(columns string) string {
+	list := strings.Split(columns, ",")
+	for i, c := range list {
+		list[i] = "coalesce(" + strings.TrimSpace(c) + ", NULL) AS c"
+	}
+	return strings.Join(list, ", ")
 }
 
 // NativePoll implements fleet.NativeDevices: one statement.
@@ -67,7 +80,7 @@ func (s *Store) NativePoll(ctx context.Context, device string, want fleet.Wanted
 // scanPoll reads more columns behind a poll's.
 func scanPoll(row Scanner, more ...any) (out fleet.NativeDevice, err error) {
 	var deployments, usage string
-	d, err := scanDeviceAnd(row, append([]any{&out.Boot, &out.Verdict, &out.KeysVersion, &out.Generation, &out.Clock, &deployments, &usage}, more...)...)
+	d, err := scanDeviceRow(row, append([]any{&out.Boot, &out.Verdict, &out.KeysVersion, &out.Generation, &out.Clock, &deployments, &usage}, more...)...)
 	if err == nil {
 		out.Device = d
 		out.Deployments, err = parseDeployments(d.ID, deployments)
@@ -80,6 +93,9 @@ func scanPoll(row Scanner, more ...any) (out fleet.NativeDevice, err error) {
 
 // jsonIDs is a list of numbers as JSON.
 func jsonIDs(ids []int64) string {
+	if len(ids) == 0 {
+		return "[]"
+	}
 	b := []byte{'['}
 	for i, id := range ids {
 		if i > 0 {
@@ -375,12 +391,12 @@ func reported(t *tx, d fleet.Device, rep fleet.NativeReport) (c fleet.Candidate,
 	if rep.Sequence == 0 {
 		return c, nil
 	}
-	products, err := readProducts(t.Row(productsQuery))
+	product, err := productOf(t, d)
 	if err != nil {
 		return c, err
 	}
 	c, err = candidate(t, d.ID, "r.product = ? AND r.epoch = ? AND r.sequence = ? AND r.digest = ? AND r.manifest_digest IS NOT NULL",
-		fleet.ProductOf(d, products), rep.Epoch, rep.Sequence, rep.Image[:])
+		product, rep.Epoch, rep.Sequence, rep.Image[:])
 	if errors.Is(err, sql.ErrNoRows) {
 		err = nil
 	}

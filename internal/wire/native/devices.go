@@ -2,6 +2,7 @@ package native
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -89,7 +90,7 @@ func (d *device) take(nonce, stored uint64) (taken, error) {
 	if d.gone {
 		// Another entry may be in use. Answered as one that is not fresh, the device would be told
 		// a wrong number.
-		return taken{}, fleet.Errorf(fleet.CodeBusy, "try again")
+		return taken{}, errGone
 	}
 	t := taken{boot: d.boot, booted: d.nonce >= stored}
 	d.nonce = max(d.nonce, stored)
@@ -103,6 +104,9 @@ func (d *device) take(nonce, stored uint64) (taken, error) {
 	d.busy++
 	return t, nil
 }
+
+// errGone: the device left memory since it was found there. The caller finds it again.
+var errGone = fleet.Errorf(fleet.CodeBusy, "try again")
 
 // maxNonce is the highest that is taken: stores keep 63 bits. No device counts that far.
 const maxNonce = 1<<63 - 1
@@ -204,11 +208,23 @@ func (c *deviceCache) read(ctx context.Context, id string) (*device, error) {
 	return d, nil
 }
 
-// makeRoom drops a sixteenth, of those that have nothing unwritten.
+// makeRoom drops a sixteenth, of those that have nothing unwritten: without a write where
+// enough of them are.
 func (c *deviceCache) makeRoom(ctx context.Context) error {
+	if c.dropClean() {
+		return nil
+	}
 	if err := c.flush(ctx); err != nil {
 		return err
 	}
+	if !c.dropClean() {
+		return fleet.Errorf(fleet.CodeBusy, "too many devices at once")
+	}
+	return nil
+}
+
+// dropClean says whether there is room now.
+func (c *deviceCache) dropClean() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	want := c.limit - c.limit/16 - 1
@@ -223,10 +239,24 @@ func (c *deviceCache) makeRoom(ctx context.Context) error {
 		}
 		d.mu.Unlock()
 	}
-	if len(c.byID) >= c.limit {
-		return fleet.Errorf(fleet.CodeBusy, "too many devices at once")
+	return len(c.byID) < c.limit
+}
+
+// take is device.take, of the entry that is in memory: d, or the one that came after it.
+func (c *deviceCache) take(ctx context.Context, d *device, nonce, stored uint64) (*device, taken, error) {
+	for range tries {
+		t, err := d.take(nonce, stored)
+		if !errors.Is(err, errGone) {
+			return d, t, err
+		}
+		if d, err = c.get(ctx, d.id); err != nil {
+			return nil, taken{}, err
+		}
+		if d == nil {
+			return nil, taken{}, errWho
+		}
 	}
-	return nil
+	return nil, taken{}, errGone
 }
 
 // flush writes what is not written yet.

@@ -35,7 +35,8 @@ const (
 	// DefaultMaxDevices bounds the devices whose keys are in memory, about 500 bytes each.
 	DefaultMaxDevices = 65536
 
-	flushEvery   = time.Second
+	// flushEvery is how old a last-seen that a crash loses may be.
+	flushEvery   = 5 * time.Second
 	flushTimeout = 10 * time.Second // at shutdown
 )
 
@@ -97,7 +98,7 @@ func (s *Server) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+PathKeyLists+"{generation}", s.keyList)
 }
 
-// Run writes behind what idle polls taught, every second until ctx ends, and once
+// Run writes behind what idle polls taught, every few seconds until ctx ends, and once
 // more then.
 func (s *Server) Run(ctx context.Context) error {
 	tick := time.NewTicker(flushEvery)
@@ -106,7 +107,7 @@ func (s *Server) Run(ctx context.Context) error {
 		select {
 		case <-tick.C:
 			if err := s.devices.flush(ctx); err != nil && ctx.Err() == nil {
-				// Kept in memory, tried again next second.
+				// Kept in memory, tried again next time.
 				s.log.ErrorContext(ctx, "nonces could not be written", "error", err)
 			}
 		case <-ctx.Done():

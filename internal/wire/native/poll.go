@@ -62,7 +62,15 @@ func (c *caller) check(decode func(core.MAC) core.Error) error {
 	return nil
 }
 
-func softMAC(k *core.Keys) core.MAC { return &core.SoftMAC{Keys: k, Run: new(digest.SHA256)} }
+// softMAC is one allocation: the MAC with its running hash.
+func softMAC(k *core.Keys) core.MAC {
+	m := &struct {
+		core.SoftMAC
+		run digest.SHA256
+	}{}
+	m.Keys, m.Run = k, &m.run
+	return &m.SoftMAC
+}
 
 // tries bounds how often a poll is read again because the catalogue moved under it.
 const tries = 4
@@ -76,15 +84,16 @@ func (s *Server) poll(r *http.Request, body, buf []byte) ([]byte, error) {
 		return nil, err
 	}
 	now := s.c.Now()
-	state, offers, has, err := s.read(ctx, &c, &m, decode, now)
+	ask := askOf(&m)
+	state, offers, has, err := s.read(ctx, &c, &m, ask, decode, now)
 	if err != nil {
 		return nil, err
 	}
-	ask, facts := askOf(&m), factsOf(&m)
+	facts := factsOf(&m, ask)
 	refused := ask.Wire.WeakerThan(state.StrongestWire)
 	t := taken{fresh: has, highest: state.NativeNonce}
 	if s.c.Replicas == nil {
-		if t, err = c.dev.take(m.Nonce, state.NativeNonce); err != nil {
+		if c.dev, t, err = s.devices.take(ctx, c.dev, m.Nonce, state.NativeNonce); err != nil {
 			return nil, err
 		}
 		if t.booted {
@@ -165,11 +174,10 @@ func (s *Server) change(ctx context.Context, dev *device, c fleet.NativeChange, 
 // the poll is judged by the new ones: what was withdrawn, or retired, before a
 // poll began does not reach it. Where servers share the store the statement also takes the
 // poll's nonce, once: has says that it did.
-func (s *Server) read(ctx context.Context, c *caller, m *core.Poll, decode func(core.MAC) core.Error, now time.Time) (state fleet.NativeDevice, offers *fleet.NativeOffers, has bool, err error) {
+func (s *Server) read(ctx context.Context, c *caller, m *core.Poll, ask fleet.NativeAsk, decode func(core.MAC) core.Error, now time.Time) (state fleet.NativeDevice, offers *fleet.NativeOffers, has bool, err error) {
 	if offers, err = s.offers.get(ctx, 0); err != nil {
 		return state, nil, false, err
 	}
-	ask := askOf(m)
 	var first fleet.NativeDevice // as it was when the nonce was taken
 	for range tries {
 		want := offers.Wanted(c.dev.product, ask)
@@ -266,9 +274,8 @@ func healthOf(m *core.Poll) (out fleet.Health) {
 	return out
 }
 
-func factsOf(m *core.Poll) fleet.NativeFacts {
-	ask := askOf(m)
-	return fleet.NativeFacts{RunningVersion: fleet.CleanText(string(m.Version), fleet.MaxVersion), Hardware: fleet.HardwareText(m.Hardware),
+func factsOf(m *core.Poll, ask fleet.NativeAsk) fleet.NativeFacts {
+	return fleet.NativeFacts{RunningVersion: ask.Version, Hardware: fleet.HardwareText(m.Hardware),
 		Epoch: m.Epoch, Sequence: m.Sequence, SecurityVersion: m.SecurityVersion, ListVersion: m.ListVersion,
 		Slots: int(m.SlotCount), RunningSlot: int(m.Running), Ask: ask.Text()}
 }

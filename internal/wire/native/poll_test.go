@@ -3,6 +3,7 @@ package native
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -556,6 +557,43 @@ func TestDeviceCacheIsBounded(t *testing.T) {
 	}
 	if n := len(w.server.devices.byID); n == 0 || n > 4 {
 		t.Errorf("%d devices in memory", n)
+	}
+}
+
+// A device that leaves memory between its look-up and its nonce is found again, and its
+// nonces are used once all the same.
+func TestEvictedInBetween(t *testing.T) {
+	w := newRig(t, func(c *Config) { c.MaxDevices = 4 })
+	w.keyList(1, 0)
+	b := w.board("pump-1")
+	b.ask()
+	was, err := w.server.devices.get(t.Context(), "pump-1")
+	w.ok(nil, err)
+	w.flush()
+	for i := range 4 { // until it is out
+		w.board(fmt.Sprint("other-", i)).ask()
+		w.flush()
+	}
+	for i := 4; ; i++ {
+		was.mu.Lock()
+		gone := was.gone
+		was.mu.Unlock()
+		if gone {
+			break
+		}
+		w.board(fmt.Sprint("other-", i)).ask()
+		w.flush()
+	}
+	if _, err := was.take(b.poll.Nonce+1, 0); !errors.Is(err, errGone) {
+		t.Fatal(err)
+	}
+	now, got, err := w.server.devices.take(t.Context(), was, b.poll.Nonce+1, 0)
+	if err != nil || now == was || !got.fresh || got.highest != b.poll.Nonce {
+		t.Fatalf("%+v %v", got, err)
+	}
+	now.done(true, w.now())
+	if _, got, err := w.server.devices.take(t.Context(), was, b.poll.Nonce+1, 0); err != nil || got.fresh {
+		t.Errorf("%+v %v", got, err)
 	}
 }
 

@@ -36,8 +36,8 @@ func (s *Server) report(r *http.Request, body, buf []byte) ([]byte, error) {
 	}
 	now := s.c.Now()
 	rep := reportOf(&m)
-	t, err := c.dev.take(m.Nonce, 0)
-	if err != nil {
+	var t taken
+	if c.dev, t, err = s.devices.take(ctx, c.dev, m.Nonce, 0); err != nil {
 		return nil, err
 	}
 	rep.Stale = !t.fresh

@@ -10,10 +10,11 @@ import (
 	"github.com/runnel-fota/runnel/internal/fleet"
 )
 
-// device is what is in memory of one, so that a chunk costs no SQL. id, key,
-// hasKey, assurance and stronger don't change.
+// device is what is in memory of one, so that a chunk costs no SQL. id, product,
+// key, hasKey, assurance and stronger don't change.
 type device struct {
 	id        string
+	product   string
 	key       fleet.Key
 	hasKey    bool
 	assurance fleet.Assurance
@@ -185,7 +186,7 @@ func (c *deviceCache) read(ctx context.Context, id string) (*device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &device{id: id, nonce: known.Nonce, clocked: known.Clocked, signed: known.Signed || known.Nonce > 0,
+	d := &device{id: id, product: known.Product, nonce: known.Nonce, clocked: known.Clocked, signed: known.Signed || known.Nonce > 0,
 		stronger: fleet.WireV1.WeakerThan(known.StrongestWire)}
 	if c.maxAge > 0 {
 		d.read = c.now()

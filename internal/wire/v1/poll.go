@@ -50,43 +50,45 @@ func (s *Server) checkWire(ctx context.Context, dev fleet.Device) error {
 	return errWho
 }
 
-// decide asks the domain what the device may get now. A device that comes into a
-// rollout by that is written down first; where it can't, it gets nothing this time.
-func (s *Server) decide(ctx context.Context, cat *releases, id string) (fleet.Decision, error) {
-	dev, err := s.c.Devices.Device(ctx, id)
+// decide asks the domain what the device may get now, by one statement. A device that comes
+// into a rollout by that is written down first; where it can't, it gets nothing this time.
+func (s *Server) decide(ctx context.Context, cat *releases, dev *device) (fleet.Decision, error) {
+	n, err := s.state(ctx, dev, cat.Wanted(fleet.Device{Product: dev.product}))
 	if err == nil {
-		err = s.checkWire(ctx, dev)
+		err = s.checkWire(ctx, n.Device)
 	}
 	if err != nil {
 		return fleet.Decision{}, err
 	}
-	n := fleet.NativeDevice{Device: dev}
-	want := cat.Wanted(dev)
-	if s.c.Rollouts != nil {
-		if n, err = s.c.Rollouts.NativePoll(ctx, id, want); err != nil {
-			return fleet.Decision{}, err
-		}
-		n.Device = dev // its assurance is the one that is shown
-	} else if len(want.Releases) > 0 {
-		d, err := s.c.Deployments.DeploymentOf(ctx, id, want.Releases[0])
-		switch fleet.CodeOf(err) {
-		case "":
-			n.Deployments = append(n.Deployments, d)
-		case fleet.CodeNotFound:
-		default:
-			return fleet.Decision{}, err
-		}
-	}
+	n.Assurance = dev.assurance
 	now := s.c.Now()
 	out := cat.Decide(&n, now, nil)
 	if out.Admit == nil {
 		return out, nil
 	}
-	refused, err := s.c.Rollouts.Admit(context.WithoutCancel(ctx), id, *out.Admit, fleet.KeptDecision{At: now, Verdict: out.Verdict, Rollout: out.Rollout, Version: out.Release.Version, Why: out.Why})
+	refused, err := s.c.Rollouts.Admit(context.WithoutCancel(ctx), dev.id, *out.Admit, fleet.KeptDecision{At: now, Verdict: out.Verdict, Rollout: out.Rollout, Version: out.Release.Version, Why: out.Why})
 	if err != nil || refused {
 		return fleet.Decision{}, err
 	}
 	return out, nil
+}
+
+// state reads what a decision rests on.
+func (s *Server) state(ctx context.Context, dev *device, want fleet.Wanted) (n fleet.NativeDevice, err error) {
+	if s.c.Rollouts != nil {
+		return s.c.Rollouts.NativePoll(ctx, dev.id, want)
+	}
+	if n.Device, err = s.c.Devices.Device(ctx, dev.id); err != nil || len(want.Releases) == 0 {
+		return n, err
+	}
+	d, err := s.c.Deployments.DeploymentOf(ctx, dev.id, want.Releases[0])
+	switch fleet.CodeOf(err) {
+	case "":
+		n.Deployments = append(n.Deployments, d)
+	case fleet.CodeNotFound:
+		err = nil
+	}
+	return n, err
 }
 
 func (s *Server) manifest(w http.ResponseWriter, r *http.Request, c caller) error {
@@ -94,7 +96,7 @@ func (s *Server) manifest(w http.ResponseWriter, r *http.Request, c caller) erro
 	if err != nil {
 		return err
 	}
-	d, err := s.decide(r.Context(), cat, c.dev.id)
+	d, err := s.decide(r.Context(), cat, c.dev)
 	if err != nil {
 		return err
 	}
@@ -141,7 +143,7 @@ func (s *Server) offered(ctx context.Context, c caller) (*fleet.Release, error) 
 		return nil, err
 	}
 	if rel == nil {
-		d, err := s.decide(ctx, cat, dev.id)
+		d, err := s.decide(ctx, cat, dev)
 		if err != nil {
 			return nil, err
 		}
