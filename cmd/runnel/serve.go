@@ -296,7 +296,10 @@ func (c *serveConfig) certificate() (*tls.Certificate, error) {
 }
 
 // warn says what an operator should know of how it was started.
-func (c *serveConfig) warn(ctx context.Context, store fleet.Devices) error {
+func (c *serveConfig) warn(ctx context.Context, store interface {
+	Device(ctx context.Context, id string) (fleet.Device, error)
+	SharedKeyDevices(ctx context.Context) (int, error)
+}) error {
 	if !loopback(c.listen) && c.certFile == "" {
 		c.log.Warn("others can reach this server and read what it says: there is no TLS", "listen", c.listen, "hint", "give --tls-cert and --tls-key, or put a TLS proxy in front")
 	}
@@ -313,15 +316,9 @@ func (c *serveConfig) warn(ctx context.Context, store fleet.Devices) error {
 	if c.openOperator {
 		c.log.Warn("v1 operators' calls need no token from this machine: every user and program of it may publish")
 	}
-	list, err := store.ListDevices(ctx)
+	shared, err := store.SharedKeyDevices(ctx)
 	if err != nil {
 		return err
-	}
-	shared := 0
-	for _, d := range list {
-		if d.Assurance == fleet.AssuranceShared {
-			shared++
-		}
 	}
 	if shared > 0 {
 		c.log.Warn("devices use their product's key: each can speak in the name of the others", "devices", shared)

@@ -107,3 +107,46 @@ func TestKeyWithoutRandomness(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// What a start warns of is what the list of all devices says.
+func TestSharedKeyDevices(t *testing.T) {
+	s := openAt(t, t.TempDir())
+	defer s.Close()
+	ok := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(want int) {
+		t.Helper()
+		list, err := s.ListDevices(ctx)
+		ok(err)
+		shared := 0
+		for _, d := range list {
+			if d.Assurance == fleet.AssuranceShared {
+				shared++
+			}
+		}
+		if n, err := s.SharedKeyDevices(ctx); err != nil || n != want || shared != want {
+			t.Errorf("%d, and %d by the list, not %d: %v", n, shared, want, err)
+		}
+	}
+	ok(s.AddDevice(ctx, fleet.Device{ID: "own", Product: "p"}, &fleet.Key{1}, t0))
+	ok(s.AddDevice(ctx, fleet.Device{ID: "p", Product: "p"}, nil, t0))
+	ok(s.AddDevice(ctx, fleet.Device{ID: "q", Product: "q"}, nil, t0))
+	ok(s.AddDevice(ctx, fleet.Device{ID: "free"}, nil, t0))
+	ok(s.AddNativeDevice(ctx, fleet.Device{ID: "native", Product: "p"}, fleet.Key{2}, nil, t0))
+	check(0)
+	ok(s.SetProductKey(ctx, "p", fleet.Key{3}, t0))
+	check(2) // p, and native until it speaks natively
+	if _, err := s.TakePoll(ctx, fleet.NativeChange{Device: "native", Nonce: 1, Now: t0, Wire: fleet.WireSigned}); err != nil {
+		t.Fatal(err)
+	}
+	check(1)
+	_, _, err := s.Publish(ctx, fleet.Release{Product: "p", Version: "1", ChunkSize: 1024, Image: fleet.Image{Size: 1}}, t0)
+	ok(err)
+	check(2) // the only product is also that of devices without one
+	ok(s.SetProductKey(ctx, "q", fleet.Key{4}, t0))
+	check(3)
+}

@@ -119,6 +119,25 @@ func assure(v Runner, devices ...*fleet.Device) error {
 	return nil
 }
 
+// SharedKeyDevices is how many devices have no key but their product's: as many as
+// AssuranceShared says of ListDevices, without a list of all of them.
+func (s *Store) SharedKeyDevices(ctx context.Context) (n int, err error) {
+	const owners = "FROM keys WHERE owner_kind = 'product' AND purpose = '" + purposeV1 + "' AND state = 'active'"
+	err = s.db.Read(ctx, "shared keys", func(v Runner) error {
+		if err := v.Row("SELECT count(*) " + owners).Scan(&n); err != nil || n == 0 {
+			return err
+		}
+		products, err := productsOf(v)
+		if err != nil {
+			return err
+		}
+		return v.Row("SELECT count(*) FROM devices d WHERE CASE d.product WHEN '' THEN ?1 ELSE d.product END IN (SELECT owner "+owners+`) AND d.strongest_wire IN ('', 'v1')
+ AND NOT EXISTS (SELECT 1 FROM keys k WHERE k.owner_kind = 'device' AND k.owner = d.id AND k.purpose = '`+purposeV1+`' AND k.state = 'active')`,
+			fleet.ProductOf(fleet.Device{}, products)).Scan(&n)
+	})
+	return n, err
+}
+
 // productsOf is what fleet.ProductOf wants to know: the first and the last
 // product by name, which are one where there is one.
 func productsOf(v Runner) ([]string, error) {
