@@ -20,7 +20,7 @@ func (w *rig) statements(f func()) int64 {
 }
 
 // What each call of a device costs in SQL statements, through the handlers and on the real
-// store. docs/design/rollouts.md has the table.
+// store. docs/operations.md has the table.
 func TestStatements(t *testing.T) {
 	w := newRig(t, nil)
 	w.keyList(1, 0)

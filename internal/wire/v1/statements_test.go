@@ -9,7 +9,7 @@ import (
 )
 
 // What each call of a device costs in SQL statements, through the handlers and on the real
-// store. docs/design/rollouts.md has the table.
+// store. docs/operations.md has the table.
 func TestStatements(t *testing.T) {
 	w := newWorld(t, func(c *v1.Config) { c.Rollouts = c.Devices.(v1.Rollouts) })
 	w.publish("1.0", testImage(4096), 1024)
