@@ -261,6 +261,7 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 		return errors.Join(err, l.Close())
 	}
 	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
+	go followMemory(behind)
 	written := make(chan error, 1)
 	go func() {
 		native, scrub, rollouts := make(chan error, 1), make(chan error, 1), make(chan error, 1)

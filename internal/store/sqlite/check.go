@@ -37,7 +37,7 @@ func OpenToCheck(ctx context.Context, o Options) (*Store, error) {
 	if s.db, err = sql.Open("sqlite", dsnToRead(o.Path, "mode=ro", "_pragma=query_only(1)")); err != nil {
 		return nil, err
 	}
-	s.readers = &reader{db: s.db, stmts: map[string]*sql.Stmt{}}
+	s.readers = newReader(s.db, minReaders)
 	if err := s.openToCheck(ctx, o.Path); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

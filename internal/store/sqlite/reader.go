@@ -19,10 +19,18 @@ import (
 // one more, would wait for ever.
 type reader struct {
 	db    *sql.DB
+	lanes *lanes
 	mu    sync.RWMutex
 	stmts map[string]*sql.Stmt
 
 	ran atomic.Int64 // statements
+}
+
+// newReader reads by n connections of db.
+func newReader(db *sql.DB, n int) *reader {
+	db.SetMaxOpenConns(n)
+	db.SetMaxIdleConns(n)
+	return &reader{db: db, lanes: newLanes(n), stmts: map[string]*sql.Stmt{}}
 }
 
 func (r *reader) known(text string) *sql.Stmt {
@@ -50,17 +58,38 @@ func (r *reader) prepare(ctx context.Context, text string) (*sql.Stmt, error) {
 	return s, nil
 }
 
-// row runs a query of one row by itself.
+// row runs a query of one row by itself, when it is scanned.
 func (r *reader) row(ctx context.Context, text string, args ...any) sqlstore.Scanner {
-	s, err := r.prepare(ctx, text)
-	if err != nil {
-		return failedRow{err}
+	return &lateRow{r, ctx, text, args}
+}
+
+// lateRow is a query that has yet to run.
+type lateRow struct {
+	r    *reader
+	ctx  context.Context // of the call that the row is for
+	text string
+	args []any
+}
+
+func (l *lateRow) Scan(to ...any) error {
+	var err error
+	if e := l.r.lanes.do(l.ctx, func() { err = l.scan(to) }); e != nil {
+		return e
 	}
-	r.ran.Add(1)
-	return s.QueryRowContext(ctx, args...)
+	return err
+}
+
+func (l *lateRow) scan(to []any) error {
+	s, err := l.r.prepare(l.ctx, l.text)
+	if err != nil {
+		return err
+	}
+	l.r.ran.Add(1)
+	return s.QueryRowContext(l.ctx, l.args...).Scan(to...)
 }
 
 func (r *reader) close() error {
+	r.lanes.close()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var errs []error
@@ -103,19 +132,27 @@ func (v *view) Row(text string, args ...any) sqlstore.Scanner {
 	return v.t.QueryRowContext(v.ctx, text, args...)
 }
 
-// read runs f in a view.
+// read runs f in a view, in a lane: f calls nothing of the store but the view.
 func (s *Store) read(ctx context.Context, op string, f func(*view) error) error {
-	t, err := s.readers.db.BeginTx(ctx, nil)
-	if err != nil {
-		return wrap(op, err)
+	var err error
+	if e := s.readers.lanes.do(ctx, func() { err = s.readers.view(ctx, f) }); e != nil {
+		err = e
 	}
-	v := &view{r: s.readers, t: t, ctx: ctx}
+	return wrap(op, err)
+}
+
+func (r *reader) view(ctx context.Context, f func(*view) error) error {
+	t, err := r.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	v := &view{r: r, t: t, ctx: ctx}
 	err = f(v)
 	_ = t.Rollback() // there is nothing to lose
 	for _, text := range v.new {
-		if _, e := s.readers.prepare(ctx, text); e != nil && err == nil {
+		if _, e := r.prepare(ctx, text); e != nil && err == nil {
 			err = e
 		}
 	}
-	return wrap(op, err)
+	return err
 }

@@ -39,9 +39,6 @@ const (
 	// walKeepBytes bounds what the log keeps of the disk after a burst.
 	walKeepBytes = 64 << 20
 	minReaders   = 4
-	// cacheKiB is what each connection may keep of the file. With the 2 MiB that SQLite takes by
-	// itself a poll of one of a million devices reads most pages of its way again.
-	cacheKiB = 16 << 10
 
 	fileHeader = "SQLite format 3\x00" // sqlite.org/fileformat2.html, 1.3
 )
@@ -146,10 +143,7 @@ func (s *Store) open(ctx context.Context, o Options, size int64) error {
 	if err != nil {
 		return err
 	}
-	n := max(minReaders, runtime.NumCPU())
-	db.SetMaxOpenConns(n)
-	db.SetMaxIdleConns(n)
-	s.readers = &reader{db: db, stmts: map[string]*sql.Stmt{}}
+	s.readers = newReader(db, max(minReaders, runtime.NumCPU()))
 	return s.Start(ctx)
 }
 
@@ -219,7 +213,7 @@ func dsn(path string, more ...string) string {
 
 // dsnToRead sets nothing that would write to the file.
 func dsnToRead(path string, more ...string) string {
-	params := append([]string{fmt.Sprintf("_pragma=busy_timeout(%d)", busyMillis), fmt.Sprintf("_pragma=cache_size(-%d)", cacheKiB), "_pragma=trusted_schema(0)", "_dqs=0"}, more...)
+	params := append([]string{fmt.Sprintf("_pragma=busy_timeout(%d)", busyMillis), "_pragma=trusted_schema(0)", "_dqs=0"}, more...)
 	u := url.URL{Scheme: "file", Path: filepath.ToSlash(path), RawQuery: strings.Join(params, "&")}
 	if !strings.HasPrefix(u.Path, "/") {
 		// A relative path, or one with a drive letter: SQLite wants it right behind "file:" or
