@@ -87,6 +87,12 @@ size-update: ## accept the sizes of now
 bench: ## Go benchmarks of the whole tree
 	go test -run '^$$' -bench . -benchmem ./... ./core/...
 
+BENCHES := polls streams v1chunks reports memory
+.PHONY: bench-server $(BENCHES:%=bench-%)
+bench-server: $(BENCHES:%=bench-%) ## the server beside its peers (bench/README.md); or one alone: bench-polls, bench-streams ...
+$(BENCHES:%=bench-%): bench-%:
+	go run ./bench/$*
+
 .PHONY: ci
 ci: ## what continuous integration runs; installs packages
 	CI=true bash .ci/run
