@@ -3,6 +3,8 @@ package native
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -279,6 +281,8 @@ func (c *deviceCache) flush(ctx context.Context) error {
 	if len(seen) == 0 {
 		return nil
 	}
+	// Neighbours are on the same pages.
+	slices.SortFunc(seen, func(a, b fleet.NativeSeen) int { return strings.Compare(a.Device, b.Device) })
 	err := c.store.SaveNativeSeen(ctx, seen)
 	if err != nil {
 		for _, d := range of {

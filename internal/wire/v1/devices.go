@@ -2,6 +2,8 @@ package v1
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -260,6 +262,8 @@ func (c *deviceCache) flushLocked(ctx context.Context) error {
 	if len(seen) == 0 {
 		return nil
 	}
+	// Neighbours are on the same pages.
+	slices.SortFunc(seen, func(a, b fleet.Seen) int { return strings.Compare(a.Device, b.Device) })
 	err := c.store.SaveSeen(ctx, seen)
 	if err != nil {
 		for _, d := range of {
