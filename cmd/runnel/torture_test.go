@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -27,6 +28,7 @@ import (
 	"github.com/runnel-fota/runnel/internal/devicehttp"
 	"github.com/runnel-fota/runnel/internal/fleet"
 	"github.com/runnel-fota/runnel/internal/store/sqlite"
+	"github.com/runnel-fota/runnel/internal/store/sqlstore"
 )
 
 const (
@@ -229,6 +231,20 @@ func (k *torture) verify(ctx context.Context, harmlessToo bool) {
 		k.t.Fatal(err)
 	}
 	defer s.Close()
+	k.verifyTold(ctx, s.Store, k.stored)
+}
+
+// verifyTold wants the store to know all that anybody was told; stored says whether it has a
+// native report of that name.
+func (k *torture) verifyTold(ctx context.Context, s *sqlstore.Store, stored func(ctx context.Context, id string, name reportName) bool) {
+	k.t.Helper()
+	// What is told after this is not looked for: the servers may be running.
+	k.mu.Lock()
+	releases, devices, nonces, names, done := maps.Clone(k.releases), maps.Clone(k.devices), maps.Clone(k.nonces), maps.Clone(k.names), map[string]map[string]bool{}
+	for id, versions := range k.done {
+		done[id] = maps.Clone(versions)
+	}
+	k.mu.Unlock()
 	list, err := s.ListReleases(ctx, "")
 	if err != nil {
 		k.t.Fatal(err)
@@ -237,27 +253,25 @@ func (k *torture) verify(ctx context.Context, harmlessToo bool) {
 	for _, r := range list {
 		have[r.Product+" "+r.Version] = r.Image.Digest.String()
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for name, digest := range k.releases {
+	for name, digest := range releases {
 		if have[name] != digest {
 			k.t.Errorf("%s was acknowledged with %s, and is %q", name, digest, have[name])
 		}
 	}
-	for id := range k.devices {
+	for id := range devices {
 		dev, err := s.Device(ctx, id)
 		if err != nil {
 			k.t.Errorf("%s was added: %v", id, err)
 		}
 		// A report's nonce is stored in its transaction; over the native wire its name. There the
 		// same report again is acknowledged without a change, also under a higher nonce.
-		if told := k.nonces[id]; dev.Nonce < told {
+		if told := nonces[id]; dev.Nonce < told {
 			k.t.Errorf("%s: its report with nonce %d was acknowledged, and the highest is %d", id, told, dev.Nonce)
 		}
-		if name, ok := k.names[id]; ok && !k.stored(ctx, id, name) {
+		if name, ok := names[id]; ok && !stored(ctx, id, name) {
 			k.t.Errorf("%s: its report %+v was acknowledged, and is not there", id, name)
 		}
-		if len(k.done[id]) == 0 {
+		if len(done[id]) == 0 {
 			continue
 		}
 		events, _, err := s.Events(ctx, id, 1000)
@@ -275,7 +289,7 @@ func (k *torture) verify(ctx context.Context, harmlessToo bool) {
 				known[m[1]] = true
 			}
 		}
-		for version := range k.done[id] {
+		for version := range done[id] {
 			if !known[version] && len(events) < 1000 {
 				k.t.Errorf("%s: that it runs %s was acknowledged, and is nowhere", id, version)
 				for _, e := range events {
@@ -301,6 +315,26 @@ func (k *torture) stored(ctx context.Context, id string, name reportName) bool {
 }
 
 var aboutVersion = regexp.MustCompile(`^success.*\(about (.*)\)$`)
+
+func newTorture(t *testing.T, dir, bin string, seed uint64) *torture {
+	return &torture{t: t, dir: dir, data: filepath.Join(dir, "data"), bin: bin, rnd: rand.New(rand.NewPCG(seed, 0)), up: make(chan struct{}),
+		triggers: map[int][]func(){}, log: &bytes.Buffer{}, releases: map[string]string{}, devices: map[string]bool{}, nonces: map[string]uint64{}, names: map[string]reportName{},
+		done: map[string]map[string]bool{}}
+}
+
+// tortureSeed is the one that is asked for, or a new one, which it says.
+func tortureSeed(t *testing.T) uint64 {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv(tortureSeedEnv); s != "" {
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("seed %d (%s has the same choices again; what comes when is the machine's)", seed, tortureSeedEnv)
+	return seed
+}
 
 func tortureRounds(t *testing.T) int {
 	t.Helper()
@@ -329,14 +363,7 @@ func TestS3TortureServer(t *testing.T) { tortureServer(t, s3test.Start(t).URL("t
 
 func tortureServer(t *testing.T, bucket string) {
 	t.Helper()
-	rounds, seed := tortureRounds(t), uint64(time.Now().UnixNano())
-	if s := os.Getenv(tortureSeedEnv); s != "" {
-		var err error
-		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("seed %d (%s has the same choices again; what comes when is the machine's)", seed, tortureSeedEnv)
+	rounds, seed := tortureRounds(t), tortureSeed(t)
 	bin, err := exec.LookPath("runnel")
 	if err != nil {
 		t.Fatal(err)
@@ -344,9 +371,8 @@ func tortureServer(t *testing.T, bucket string) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute+time.Duration(rounds)*10*time.Second)
 	defer cancel()
 	dir := t.TempDir()
-	k := &torture{t: t, dir: dir, data: filepath.Join(dir, "data"), bucket: bucket, bin: bin, rnd: rand.New(rand.NewPCG(seed, 0)), up: make(chan struct{}),
-		triggers: map[int][]func(){}, log: &bytes.Buffer{}, releases: map[string]string{}, devices: map[string]bool{}, nonces: map[string]uint64{}, names: map[string]reportName{},
-		done: map[string]map[string]bool{}}
+	k := newTorture(t, dir, bin, seed)
+	k.bucket = bucket
 	begun := time.Now()
 	k.start(ctx)
 	f := newTortureFleet(ctx, k)

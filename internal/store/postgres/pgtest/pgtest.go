@@ -251,6 +251,22 @@ func (s *Server) Exec(t testing.TB, database, statement string) {
 	}
 }
 
+// Count answers a query of one number.
+func (s *Server) Count(t testing.TB, database, query string, args ...any) (n int64) {
+	t.Helper()
+	db, err := sql.Open("pgx", s.URL(database))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := db.QueryRowContext(ctx, query, args...).Scan(&n); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	return n
+}
+
 // process is a running server.
 type process struct {
 	cmd  *exec.Cmd
