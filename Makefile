@@ -41,6 +41,16 @@ fuzz: ## an hour over all fuzz targets; FUZZ_SECONDS=N for another time
 torture-server: ## the server killed 200 times, and 3,000 states that a power loss may leave
 	RUNNEL_TORTURE_ROUNDS=200 RUNNEL_POWER_STATES=3000 go test -timeout 40m -count=1 -v -run '^(TestTortureServer|TestPowerLoss|TestPowerLossIsFound)$$' ./cmd/runnel ./internal/store/sqlite ./internal/blob/dir
 
+.PHONY: test-postgres
+test-postgres: ## stores, wires and the program on PostgreSQL, and servers that share one; installs it where it is not, starts a server of its own
+	bash tools/postgres.sh
+	CI=true go run ./internal/devtest -run test-postgres
+
+.PHONY: test-replicas
+test-replicas: ## two and three servers on one database: killed, cut off, without it; figures last
+	bash tools/postgres.sh
+	CI=true go test -timeout 20m -count=1 -v -run '^TestReplicas' ./cmd/runnel
+
 .PHONY: crash
 crash: ## a power cut at every flash operation of every scenario; two on the tiny chip
 	go run ./cmd/runnel torture --sweep

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/esp32"
+	"github.com/runnel-fota/runnel/internal/store/postgres/pgtest"
 	"github.com/runnel-fota/runnel/release"
 	"github.com/runnel-fota/runnel/sim/board"
 )
@@ -63,18 +65,30 @@ func testSigner() {
 //	spoil FILE OFFSET HEX                 writes bytes into a file
 //	spoilblob FOLDER                      flips a bit of a blob in a data folder
 func TestScripts(t *testing.T) {
-	s := &scriptServers{running: map[*testscript.TestScript]*exec.Cmd{}}
+	runScripts(t, &scriptServers{}, testscript.Params{Dir: filepath.Join("testdata", "script")})
+}
+
+// TestPostgresScripts runs those whose servers are used for more than their data folders,
+// with servers on PostgreSQL.
+func TestPostgresScripts(t *testing.T) {
+	var files []string
+	for _, name := range []string{"boardnative", "boardpage", "native", "rollout", "update"} {
+		files = append(files, filepath.Join("testdata", "script", name+".txtar"))
+	}
+	runScripts(t, &scriptServers{pg: pgtest.Start(t, false)}, testscript.Params{Files: files})
+}
+
+func runScripts(t *testing.T, s *scriptServers, p testscript.Params) {
+	s.t, s.running, s.databases = t, map[*testscript.TestScript]*exec.Cmd{}, map[*testscript.TestScript]string{}
 	hooks := &scriptHooks{came: map[*testscript.TestScript]chan hooked{}}
-	commands := s.commands()
-	commands["hook"], commands["hooked"] = hooks.start, hooks.await
-	testscript.Run(t, testscript.Params{
-		Dir: filepath.Join("testdata", "script"),
-		Setup: func(env *testscript.Env) error {
-			env.Setenv("PSK", strings.Repeat("42", 32))
-			return nil
-		},
-		Cmds: commands,
-	})
+	p.Setup, p.Cmds = scriptSetup, s.commands()
+	p.Cmds["hook"], p.Cmds["hooked"] = hooks.start, hooks.await
+	testscript.Run(t, p)
+}
+
+func scriptSetup(env *testscript.Env) error {
+	env.Setenv("PSK", strings.Repeat("42", 32))
+	return nil
 }
 
 // commands of the scripts.
@@ -165,15 +179,32 @@ func scriptSpoilBlob(ts *testscript.TestScript, _ bool, args []string) {
 
 // scriptServers are the servers of the scripts that run side by side.
 type scriptServers struct {
-	mu      sync.Mutex
-	running map[*testscript.TestScript]*exec.Cmd
+	t  *testing.T
+	pg *pgtest.Server // nil: they are on SQLite
+
+	mu        sync.Mutex
+	running   map[*testscript.TestScript]*exec.Cmd
+	databases map[*testscript.TestScript]string
+}
+
+// home are the flags that say where a script's servers keep their fleet.
+func (s *scriptServers) home(ts *testscript.TestScript) []string {
+	if s.pg == nil {
+		return []string{"--data", ts.MkAbs("data")}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.databases[ts] == "" {
+		s.databases[ts] = s.pg.Database(s.t)
+	}
+	return []string{"--database", s.pg.URL(s.databases[ts]), "--secret-file", ts.MkAbs("server-secret.key"), "--blobs", ts.MkAbs("server-blobs")}
 }
 
 // start waits for the server's first line: it is ready when it is printed.
 func (s *scriptServers) start(ts *testscript.TestScript, _ bool, args []string) {
 	bin, err := exec.LookPath("runnel")
 	ts.Check(err)
-	cmd := exec.Command(bin, append([]string{"serve", "--json", "--data", ts.MkAbs("data"), "--listen", "127.0.0.1:0"}, args...)...)
+	cmd := exec.Command(bin, slices.Concat([]string{"serve", "--json", "--listen", "127.0.0.1:0"}, s.home(ts), args)...)
 	out, err := cmd.StdoutPipe()
 	ts.Check(err)
 	ts.Check(cmd.Start())

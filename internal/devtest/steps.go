@@ -31,6 +31,7 @@ var steps = []step{
 	{"race", "the same tests under the race detector", stepRace},
 	{"test-s3", "images in a bucket: suites and updates on an S3-compatible server, versitygw", stepS3},
 	{"size-server", "the program, stripped, is below its limit", stepSizeServer},
+	{"test-postgres", "stores, wires and the program on PostgreSQL, and servers that share one", stepPostgres},
 	{"demo", "runnel demo --json, and its figures within their bounds", stepDemo},
 	{"tinygo-check", "core links for a microcontroller without a heap", stepTinyGo},
 	{"firmware", "firmware in an emulated chip, and core's tests inside it", stepFirmware},
@@ -258,7 +259,7 @@ const (
 	emulatedIn    = "./cmd/runnel"
 
 	// apart are all tests that have a step of their own.
-	apart = emulatedTests + "|" + s3Tests
+	apart = emulatedTests + "|" + s3Tests + "|" + postgresTests
 )
 
 // hostPackages are all others.
@@ -267,7 +268,48 @@ func (e *env) hostPackages(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return without(strings.Fields(out), emulated), nil
+	return without(strings.Fields(out), slices.Concat(emulated, postgresPackages)), nil
+}
+
+// postgresPackages and the tests of others that begin so want a PostgreSQL server: they have
+// a step of their own. wirePackages run there once more, with their stores in it.
+var (
+	postgresPackages = []string{"internal/store/postgres"}
+	wirePackages     = []string{"internal/wire/native", "internal/wire/v1"}
+)
+
+const postgresTests = "^Test(Postgres|Replicas)"
+
+// postgresTime ends a step that hangs.
+const postgresTime = 20 * time.Minute
+
+func stepPostgres(ctx context.Context, e *env) result {
+	servers, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb") // the pattern is right
+	if len(servers) == 0 && lacks("initdb") != "" {
+		return e.missing("PostgreSQL's server not found; 'bash tools/postgres.sh' installs it")
+	}
+	ctx, cancel := context.WithTimeout(ctx, postgresTime)
+	defer cancel()
+	paths := func(packages []string) (list []string) {
+		for _, p := range packages {
+			list = append(list, "./"+p)
+		}
+		return list
+	}
+	args := []string{"-vet=off", "-count=1", "-timeout", postgresTime.String()}
+	runs := []result{
+		goTest(ctx, e, nil, append(slices.Clone(args), paths(postgresPackages)...)...),
+		goTest(ctx, e, []string{"RUNNEL_TEST_POSTGRES=1"}, append(slices.Clone(args), paths(wirePackages)...)...),
+		goTest(ctx, e, nil, append(slices.Clone(args), "-run", postgresTests, "./cmd/runnel")...),
+	}
+	notes := make([]string, len(runs))
+	for i, r := range runs {
+		if r.outcome != passed {
+			return r
+		}
+		notes[i] = r.note
+	}
+	return pass("stores: " + notes[0] + "; wires: " + notes[1] + "; program: " + notes[2])
 }
 
 // without are the packages but for some of ours.
