@@ -23,6 +23,7 @@ func subcommands() []*cobra.Command {
 		newEnrolCmd(),
 		newLogsCmd(),
 		newFsckCmd(),
+		newMigrateCmd(),
 		newDemoCmd(),
 		newInspectCmd(),
 		newBootCmd(),

@@ -200,7 +200,7 @@ func TestReplicasRollout(t *testing.T) {
 		t.Fatal(err)
 	}
 	only := true
-	if _, err := c.SetPolicy(ctx, tortureNativeProduct, nil, nil, &only); err != nil {
+	if _, err := c.SetPolicy(ctx, client.PolicyChange{Product: tortureNativeProduct, RolloutsOnly: &only}); err != nil {
 		t.Fatal(err)
 	}
 	m := releasetest.Manifest(t, tortureNativeProduct, "1.1", image)

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -69,9 +68,14 @@ func TestScripts(t *testing.T) {
 }
 
 // TestPostgresScripts runs those whose servers are used for more than their data folders,
-// with servers on PostgreSQL.
+// with servers on PostgreSQL, and testdata/postgres. $DATABASE is a script's own;
+//
+//	server sqlite [flag ...]              starts a server on a data folder all the same
 func TestPostgresScripts(t *testing.T) {
-	var files []string
+	files, err := filepath.Glob(filepath.Join("testdata", "postgres", "*.txtar"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
 	for _, name := range []string{"boardnative", "boardpage", "native", "rollout", "update"} {
 		files = append(files, filepath.Join("testdata", "script", name+".txtar"))
 	}
@@ -79,16 +83,18 @@ func TestPostgresScripts(t *testing.T) {
 }
 
 func runScripts(t *testing.T, s *scriptServers, p testscript.Params) {
-	s.t, s.running, s.databases = t, map[*testscript.TestScript]*exec.Cmd{}, map[*testscript.TestScript]string{}
+	s.running = map[*testscript.TestScript]*exec.Cmd{}
 	hooks := &scriptHooks{came: map[*testscript.TestScript]chan hooked{}}
-	p.Setup, p.Cmds = scriptSetup, s.commands()
+	p.Cmds = s.commands()
 	p.Cmds["hook"], p.Cmds["hooked"] = hooks.start, hooks.await
+	p.Setup = func(env *testscript.Env) error {
+		env.Setenv("PSK", strings.Repeat("42", 32))
+		if s.pg != nil {
+			env.Setenv(scriptDatabase, s.pg.URL(s.pg.Database(t)))
+		}
+		return nil
+	}
 	testscript.Run(t, p)
-}
-
-func scriptSetup(env *testscript.Env) error {
-	env.Setenv("PSK", strings.Repeat("42", 32))
-	return nil
 }
 
 // commands of the scripts.
@@ -179,32 +185,33 @@ func scriptSpoilBlob(ts *testscript.TestScript, _ bool, args []string) {
 
 // scriptServers are the servers of the scripts that run side by side.
 type scriptServers struct {
-	t  *testing.T
 	pg *pgtest.Server // nil: they are on SQLite
 
-	mu        sync.Mutex
-	running   map[*testscript.TestScript]*exec.Cmd
-	databases map[*testscript.TestScript]string
+	mu      sync.Mutex
+	running map[*testscript.TestScript]*exec.Cmd
 }
 
-// home are the flags that say where a script's servers keep their fleet.
-func (s *scriptServers) home(ts *testscript.TestScript) []string {
-	if s.pg == nil {
-		return []string{"--data", ts.MkAbs("data")}
+// scriptDatabase is the variable that names a script's database.
+const scriptDatabase = "DATABASE"
+
+// home turns a server's arguments into flags, with those that say where it keeps its fleet.
+func (s *scriptServers) home(ts *testscript.TestScript, args []string) []string {
+	data := ts.MkAbs("data")
+	switch {
+	case s.pg == nil:
+		return append([]string{"--data", data}, args...)
+	case len(args) > 0 && args[0] == "sqlite":
+		return append([]string{"--data", data}, args[1:]...)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.databases[ts] == "" {
-		s.databases[ts] = s.pg.Database(s.t)
-	}
-	return []string{"--database", s.pg.URL(s.databases[ts]), "--secret-file", ts.MkAbs("server-secret.key"), "--blobs", ts.MkAbs("server-blobs")}
+	ts.Check(os.MkdirAll(data, 0o700))
+	return append([]string{"--database", ts.Getenv(scriptDatabase), "--secret-file", filepath.Join(data, "secret.key"), "--blobs", filepath.Join(data, "blobs")}, args...)
 }
 
 // start waits for the server's first line: it is ready when it is printed.
 func (s *scriptServers) start(ts *testscript.TestScript, _ bool, args []string) {
 	bin, err := exec.LookPath("runnel")
 	ts.Check(err)
-	cmd := exec.Command(bin, slices.Concat([]string{"serve", "--json", "--listen", "127.0.0.1:0"}, s.home(ts), args)...)
+	cmd := exec.Command(bin, append([]string{"serve", "--json", "--listen", "127.0.0.1:0"}, s.home(ts, args)...)...)
 	out, err := cmd.StdoutPipe()
 	ts.Check(err)
 	ts.Check(cmd.Start())

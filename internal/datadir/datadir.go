@@ -37,6 +37,7 @@ const (
 	cacheName    = "cache"
 	secretName   = "secret.key"
 	tokenName    = "admin.token"
+	movedSuffix  = ".moved"
 
 	dirMode    = 0o700
 	secretMode = 0o600
@@ -111,6 +112,28 @@ func (d *Dir) Path() string { return d.path }
 
 // Database is the path of the SQLite file.
 func (d *Dir) Database() string { return filepath.Join(d.path, databaseName) }
+
+// PutAway gives the database, which nobody has open, a name that no server starts on, and
+// answers it.
+func (d *Dir) PutAway() (string, error) {
+	if err := d.CanPutAway(); err != nil {
+		return "", err
+	}
+	to := d.Database() + movedSuffix
+	if err := os.Rename(d.Database(), to); err != nil {
+		return "", err
+	}
+	return to, syncDir(d.path)
+}
+
+// CanPutAway answers CodeConflict where PutAway would overwrite the database of an earlier move.
+func (d *Dir) CanPutAway() error {
+	to := d.Database() + movedSuffix
+	if _, err := os.Lstat(to); err == nil {
+		return &fleet.Error{Code: fleet.CodeConflict, Message: to + " is there already", Hint: "it is from an earlier move: put it elsewhere"}
+	}
+	return nil
+}
 
 // Blobs is the path of the blobs' folder.
 func (d *Dir) Blobs() string { return filepath.Join(d.path, blobsName) }

@@ -26,7 +26,7 @@ const (
 // limit is how long what is called op may take.
 func limit(op string) time.Duration {
 	switch op {
-	case "step", "census", "count", "devices", "deployments", "check": // may look at every device or deployment
+	case "step", "census", "count", "devices", "deployments", "check", "copy": // may look at every device or deployment
 		return longPatience
 	}
 	return patience
