@@ -206,7 +206,7 @@ func TestReplicasRollout(t *testing.T) {
 	m := releasetest.Manifest(t, tortureNativeProduct, "1.1", image)
 	m.Sequence = 1
 	file := releasetest.File(t, nil, m, image, nil)
-	if _, err := operator(at(1)).PublishRelease(ctx, bytes.NewReader(file), int64(len(file))); err != nil {
+	if _, err := operator(at(1)).PublishRelease(ctx, bytes.NewReader(file), int64(len(file)), fleet.Publication{}); err != nil {
 		t.Fatal(err)
 	}
 	o, err := c.CreateRollout(ctx, client.NewRollout{Product: tortureNativeProduct, Release: "1.1", Phases: fmt.Sprintf("%d,100%%", firstPhase), Soak: "1s"})
