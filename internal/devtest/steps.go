@@ -278,7 +278,11 @@ var (
 	wirePackages     = []string{"internal/wire/native", "internal/wire/v1"}
 )
 
-const postgresTests = "^Test(Postgres|Replicas)"
+const (
+	postgresTests = "^Test(Postgres|Replicas)"
+	// oneServerTests are of what a server keeps in memory that has its store alone.
+	oneServerTests = "^Test(ManyDevices|WriteBehind)$"
+)
 
 // postgresTime ends a step that hangs.
 const postgresTime = 20 * time.Minute
@@ -299,7 +303,7 @@ func stepPostgres(ctx context.Context, e *env) result {
 	args := []string{"-vet=off", "-count=1", "-timeout", postgresTime.String()}
 	runs := []result{
 		goTest(ctx, e, nil, append(slices.Clone(args), paths(postgresPackages)...)...),
-		goTest(ctx, e, []string{"RUNNEL_TEST_POSTGRES=1"}, append(slices.Clone(args), paths(wirePackages)...)...),
+		goTest(ctx, e, []string{"RUNNEL_TEST_POSTGRES=1"}, append(append(slices.Clone(args), "-skip", oneServerTests), paths(wirePackages)...)...),
 		goTest(ctx, e, nil, append(slices.Clone(args), "-run", postgresTests, "./cmd/runnel")...),
 	}
 	notes := make([]string, len(runs))

@@ -163,7 +163,7 @@ func TestDeadlock(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if runs != 3 {
+	if runs < 3 { // who is ended may meet the other again
 		t.Errorf("%d runs", runs)
 	}
 	for _, id := range []string{"a", "b"} {
