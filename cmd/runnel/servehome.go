@@ -96,6 +96,9 @@ func (h *home) openDatabase(ctx context.Context, c *serveConfig) error {
 		return err
 	}
 	h.closers = append(h.closers, store.Close)
+	if store.Exposed() {
+		c.log.Warn("the network can read and alter what goes to the database and back", "hint", "add sslmode=verify-full to --database, and sslrootcert=FILE for an authority of your own")
+	}
 	h.store, h.replicas, h.secret, h.blobs, h.tokenFile = store.Store, store.Store, secret, c.blobs.where, datadir.TokenFileBeside(c.secretFile)
 	return nil
 }

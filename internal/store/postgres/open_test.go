@@ -208,6 +208,25 @@ func TestAlone(t *testing.T) {
 	}
 }
 
+func TestExposed(t *testing.T) {
+	for url, want := range map[string]bool{
+		"postgres://u@127.0.0.1/d":                                false,
+		"postgres://u@localhost/d?sslmode=disable":                false,
+		"postgres://u@/d?host=/run/postgresql":                    false,
+		"postgres://u@db.example.com/d":                           true, // falls back to plain text
+		"postgres://u@db.example.com/d?sslmode=require":           true, // to whoever answers
+		"postgres://u@db.example.com/d?sslmode=verify-full":       false,
+		"postgres://u@127.0.0.1,db.example.com/d?sslmode=disable": true,
+		"postgres://u@db.example.com,db2/d?sslmode=verify-full":   false,
+		"postgres://u@192.0.2.1/d?sslmode=verify-full":            false,
+	} {
+		c, err := config(url)
+		if err != nil || exposed(c) != want {
+			t.Errorf("%s: not %v, %v", url, want, err)
+		}
+	}
+}
+
 func TestNumbered(t *testing.T) {
 	for text, want := range map[string]string{
 		"SELECT 1":                           "SELECT 1",

@@ -11,14 +11,18 @@ package postgres
 
 import (
 	"context"
+	"crypto/tls"
 	"database/sql"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 
@@ -47,9 +51,14 @@ type Options struct {
 type Store struct {
 	*sqlstore.Store
 	durable, light pool
+	exposed        bool
 
 	ran atomic.Int64
 }
+
+// Exposed says whether what goes to the database and back may be read or altered on the way:
+// it is on another machine, and the URL does not ask for TLS that names it (sslmode=verify-full).
+func (s *Store) Exposed() bool { return s.exposed }
 
 // pool is some connections of one kind.
 type pool struct {
@@ -74,7 +83,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{}
+	s := &Store{exposed: exposed(c)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(openError(c, err), s.Close())
@@ -187,6 +196,18 @@ func config(url string) (*pgxpool.Config, error) {
 // IsURL says whether text names a PostgreSQL database.
 func IsURL(text string) bool {
 	return strings.HasPrefix(text, "postgres://") || strings.HasPrefix(text, "postgresql://")
+}
+
+func exposed(c *pgxpool.Config) bool {
+	open := func(host string, t *tls.Config) bool {
+		ip := net.ParseIP(host)
+		here := strings.HasPrefix(host, "/") || host == "localhost" || ip != nil && ip.IsLoopback()
+		return !here && (t == nil || t.InsecureSkipVerify || t.ServerName == "")
+	}
+	if open(c.ConnConfig.Host, c.ConnConfig.TLSConfig) {
+		return true
+	}
+	return slices.ContainsFunc(c.ConnConfig.Fallbacks, func(f *pgconn.FallbackConfig) bool { return open(f.Host, f.TLSConfig) })
 }
 
 // name is what people know the database by.
