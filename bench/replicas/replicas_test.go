@@ -64,6 +64,7 @@ func (s *servers) add(store *sqlstore.Store, replicas fleet.Replicas) {
 type devices struct {
 	keys  []core.Keys
 	nonce []uint64
+	size  func(tables ...string) float64 // bytes a device, with indices
 }
 
 func name(i int) string { return fmt.Sprintf("pump-%06d", i) }
@@ -145,6 +146,8 @@ func BenchmarkReplicas(b *testing.B) {
 			return
 		}
 	}
+	fmt.Printf("%.0f bytes a device in PostgreSQL after %d polls and a report of each tenth: devices %.0f, keys %.0f, events %.0f, reports and deployments %.0f\n", d.size("devices", "keys", "events", "native_reports", "deployments", "decisions"),
+		2*len(d.keys), d.size("devices"), d.size("keys"), d.size("events", "decisions"), d.size("native_reports", "deployments"))
 	base := fleets[0]
 	for _, s := range fleets {
 		fmt.Printf("%-26s %7.0f polls/s (%.2f of SQLite's), %.2f statements a poll; %6.0f reports/s (%.2f), %.1f statements a report\n", s.name,
@@ -199,6 +202,12 @@ func fill(b *testing.B, count int) ([]*servers, *devices) {
 	for n := 1; n <= 2; n++ {
 		database := server.Database(b)
 		s := &servers{name: fmt.Sprintf("%d on PostgreSQL", n)}
+		d.size = func(tables ...string) (bytes float64) {
+			for _, t := range tables {
+				bytes += float64(server.Count(b, database, "SELECT pg_total_relation_size(CAST($1 AS text)::regclass)", t)) / float64(count)
+			}
+			return bytes
+		}
 		var stores []*postgres.Store
 		for i := range n {
 			store := open(database)
