@@ -10,6 +10,7 @@ import (
 
 	core "github.com/runnel-fota/runnel/core/wire/native"
 	"github.com/runnel-fota/runnel/internal/fleet"
+	"github.com/runnel-fota/runnel/internal/store/opentest"
 )
 
 // statements are how many f runs.
@@ -28,15 +29,19 @@ func TestStatements(t *testing.T) {
 	b := w.board("pump-1")
 	b.offered(r)
 	w.flush()
-	want := func(what string, want int64, f func()) {
+	// On PostgreSQL BEGIN and COMMIT are not counted, and nothing is written behind.
+	want := func(what string, want, postgres int64, f func()) {
 		t.Helper()
+		if opentest.Postgres() {
+			want = postgres
+		}
 		if n := w.statements(f); n != want {
 			t.Errorf("%s: %d statements, not %d", what, n, want)
 		}
 	}
-	want("an idle poll", 1, func() { b.offered(r) })
-	want("the first write behind: BEGIN, the device, COMMIT", 3, w.flush)
-	want("nothing to write behind", 0, w.flush)
+	want("an idle poll", 1, 1, func() { b.offered(r) })
+	want("the first write behind: BEGIN, the device, COMMIT", 3, 0, w.flush)
+	want("nothing to write behind", 0, 0, w.flush)
 
 	// A stream: the index is asked once for all who fetch it.
 	streams, err := w.store.Streams(t.Context(), r.ID)
@@ -56,18 +61,18 @@ func TestStatements(t *testing.T) {
 			t.Fatal(rec.Code, rec.Body)
 		}
 	}
-	want("a stream for the first time", 1, func() { get("") })
-	want("a stream", 0, func() { get("") })
-	want("a part of a stream", 0, func() { get("bytes=10-19") })
+	want("a stream for the first time", 1, 1, func() { get("") })
+	want("a stream", 0, 0, func() { get("") })
+	want("a part of a stream", 0, 0, func() { get("bytes=10-19") })
 
 	// A report is one transaction of its own here; BEGIN and COMMIT are shared by those that
 	// come at once.
 	report := func(s core.State, reason uint16) func() { return func() { b.report(r, s, reason) } }
-	want("the first report of a deployment", reportStatements+1, report(core.StateDownloading, 0))
-	want("a report of progress", reportStatements, report(core.StateDownloading, 0))
-	want("a report that the timeline has a line for", reportStatements+1, report(core.StateConfirmed, 0))
+	want("the first report of a deployment", reportStatements+1, 12, report(core.StateDownloading, 0))
+	want("a report of progress", reportStatements, 11, report(core.StateDownloading, 0))
+	want("a report that the timeline has a line for", reportStatements+1, 12, report(core.StateConfirmed, 0))
 	again := b.report(r, core.StateConfirmed, 0)
-	want("a report that is sent again", 5, func() {
+	want("a report that is sent again", 5, 3, func() {
 		again.Nonce++
 		b.poll.Nonce++
 		b.acked(again, b.send(again))

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/runnel-fota/runnel/internal/fleet"
+	"github.com/runnel-fota/runnel/internal/store/opentest"
 	v1 "github.com/runnel-fota/runnel/internal/wire/v1"
 )
 
@@ -26,8 +27,12 @@ func TestStatements(t *testing.T) {
 	report := func(status string) func() {
 		return call("POST", v1.PathStatus, `{"fota_status":`+status+`}`, "success")
 	}
-	want := func(what string, want int64, f func()) {
+	// On PostgreSQL BEGIN and COMMIT are not counted, and nothing is written behind.
+	want := func(what string, want, postgres int64, f func()) {
 		t.Helper()
+		if opentest.Postgres() {
+			want = postgres
+		}
 		before := w.store.Statements()
 		f()
 		if n := w.store.Statements() - before; n != want {
@@ -41,17 +46,17 @@ func TestStatements(t *testing.T) {
 	}
 	poll() // the device and the catalogue come into memory
 	flush()
-	want("a poll with an offer", 1, poll)
-	want("a chunk", 0, chunk(0))
-	want("another", 0, chunk(3))
-	want("the write behind: BEGIN, the device, COMMIT", 3, flush)
-	want("nothing to write behind", 0, flush)
-	want("the first report of a deployment", reportStatements, report(`{"chunk_received":1,"total_chunks":4}`))
-	want("a report of progress", reportStatements, report(`{"chunk_received":2,"total_chunks":4}`))
-	want("a report that the timeline has a line for", reportStatements+1, report(`{"chunk_received":4,"total_chunks":4,"verified":true}`))
+	want("a poll with an offer", 1, 2, poll)
+	want("a chunk", 0, 1, chunk(0))
+	want("another", 0, 1, chunk(3))
+	want("the write behind: BEGIN, the device, COMMIT", 3, 0, flush)
+	want("nothing to write behind", 0, 0, flush)
+	want("the first report of a deployment", reportStatements, 8, report(`{"chunk_received":1,"total_chunks":4}`))
+	want("a report of progress", reportStatements, 8, report(`{"chunk_received":2,"total_chunks":4}`))
+	want("a report that the timeline has a line for", reportStatements+1, 9, report(`{"chunk_received":4,"total_chunks":4,"verified":true}`))
 	report(`{"boot_status":"success","new_version":"1.0"}`)()
-	want("a poll with nothing", 1, poll)
-	want("an order to go back that is not there", 1, call("GET", v1.PathRollback, "", ""))
+	want("a poll with nothing", 1, 3, poll)
+	want("an order to go back that is not there", 1, 2, call("GET", v1.PathRollback, "", ""))
 	if d, err := w.store.Deployment(t.Context(), "dev-1"); err != nil || d.State != fleet.StateConfirmed {
 		t.Errorf("%+v %v", d, err)
 	}
