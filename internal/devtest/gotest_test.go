@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -129,5 +130,37 @@ func TestPackagesApart(t *testing.T) {
 	}
 	if got := without(all, apart); len(got) != 2 {
 		t.Errorf("left: %v", got)
+	}
+}
+
+// What the race detector leaves out is what is meant, and is there.
+func TestRaceless(t *testing.T) {
+	root, err := findRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const module = "github.com/runnel-fota/runnel/"
+	for p, want := range map[string]bool{"core": true, "core/boot": true, "sim/nor": true, "sim/board": false, "internal/bridge": false, "sim/crash": false} {
+		if got := raceless.MatchString(module + p); got != want {
+			t.Errorf("%s: %v", p, got)
+		}
+	}
+	names := strings.Split(strings.Trim(racelessTests, "^$()"), "|")
+	files, err := filepath.Glob(filepath.Join(root, "sim", "*", "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(text)
+	}
+	for _, n := range names {
+		if !strings.Contains(all.String(), "func "+n+"(") {
+			t.Errorf("there is no test %s", n)
+		}
 	}
 }
