@@ -26,6 +26,8 @@ func subcommands() []*cobra.Command {
 		newMigrateCmd(),
 		newDemoCmd(),
 		newInspectCmd(),
+		newDiffCmd(),
+		newPatchCmd(),
 		newBootCmd(),
 		newBoardCmd(),
 		newBridgeCmd(),
