@@ -19,6 +19,7 @@ var golden = []struct{ name, old, new string }{
 	{"xtensa-kept", "xtensa-old.bin", "xtensa-new.bin"},
 	{"riscv", "riscv-old.bin", "riscv-new.bin"},
 	{"thumb", "thumb-old.bin", "thumb-new.bin"},
+	{"thumb-small", "thumb-old.bin", "thumb-new.bin"},
 	{"thumb-alone", "", "thumb-new.bin"},
 	{"other", "thumb-old.bin", "xtensa-new.bin"},
 }
