@@ -57,6 +57,7 @@ func (m *maker) search() error {
 	var bestRuns []run
 	var bestAlign alignment
 	for _, a := range all {
+		m.progress(float64(m.done)/8, a.name+": aligning")
 		oldImg, newImg := m.old, m.new
 		if a.mask {
 			oldImg, newImg = masked(m.old, a.g.with(m.old, a.g.oldBase)), masked(m.new, a.g.with(m.new, a.g.newBase))

@@ -25,9 +25,16 @@ var vectorFiles = []struct {
 	{"xtensa-kept", "xtensa-old.bin", "xtensa-new.bin", Options{RestartEvery: 64, Keep: true}},
 	{"riscv", "riscv-old.bin", "riscv-new.bin", Options{}},
 	{"thumb", "thumb-old.bin", "thumb-new.bin", Options{}},
+	{"thumb-small", "thumb-old.bin", "thumb-new.bin", Options{Profile: patch.ProfileSmall}},
 	{"thumb-alone", "", "thumb-new.bin", Options{}},
 	{"other", "thumb-old.bin", "xtensa-new.bin", Options{}},
 }
+
+// measured are those that a program inside the emulated chip applies
+// (go run ./internal/tinygocheck -measure); it can embed what is beside it only.
+var measured = map[string]string{"old.bin": "thumb-old.bin", "new.bin": "thumb-new.bin", "small.patch": "thumb-small.patch"}
+
+const measuredDir = "../../tools/tinygo/check/measure/patch"
 
 // TestVectors: the golden patches make what they were made for, whatever the encoder
 // does today. core/patch has the same, and takes them apart.
@@ -50,6 +57,12 @@ func TestVectors(t *testing.T) {
 		got, err := f.Apply(readVector(t, v.old))
 		if err != nil || !bytes.Equal(got, readVector(t, v.new)) {
 			t.Errorf("%s: %v", v.name, err)
+		}
+	}
+	for here, there := range measured {
+		p, err := os.ReadFile(filepath.Join(measuredDir, here))
+		if err != nil || !bytes.Equal(p, readVector(t, there)) {
+			t.Errorf("%s/%s is not %s: %v", measuredDir, here, there, err)
 		}
 	}
 }
@@ -82,5 +95,10 @@ func writeVectors(t *testing.T) {
 	for _, v := range vectorFiles {
 		old, new := readVector(t, v.old), readVector(t, v.new)
 		write(v.name+".patch", NewFile(old, new, mustMake(t, old, new, v.o)).Encode())
+	}
+	for here, there := range measured {
+		if err := os.WriteFile(filepath.Join(measuredDir, here), readVector(t, there), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
