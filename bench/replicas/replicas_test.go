@@ -46,8 +46,12 @@ type servers struct {
 	muxes []*http.ServeMux
 	each  []*native.Server
 	ran   func() int64 // statements
+	wal   func() int64 // bytes of it so far; nil: not PostgreSQL
+	look  func() error // at all devices, as a running rollout has it
 
 	polls, reports []float64 // a second, by round
+	pollWAL        float64
+	reportWAL      float64
 	pollStatements float64
 	reportCost     float64 // statements a report
 }
@@ -121,6 +125,26 @@ func (s *servers) rate(b *testing.B, path string, first, n, step int, body func(
 	return float64(n) / time.Since(begun).Seconds()
 }
 
+// log is how much was written ahead so far, in bytes.
+func (s *servers) log() int64 {
+	if s.wal == nil {
+		return 0
+	}
+	return s.wal()
+}
+
+// look reads all devices.
+func look(store *sqlstore.Store, count int) func() error {
+	return func() error {
+		n := 0
+		err := store.Census(context.Background(), fleet.Rollout{ID: 1, Product: product}, func(*fleet.Device, int) { n++ })
+		if err == nil && n != count {
+			err = fmt.Errorf("%d devices, not %d", n, count)
+		}
+		return err
+	}
+}
+
 func BenchmarkReplicas(b *testing.B) {
 	count := defaultDevices
 	if text := os.Getenv("RUNNEL_BENCH_DEVICES"); text != "" {
@@ -135,12 +159,12 @@ func BenchmarkReplicas(b *testing.B) {
 		for k := range fleets {
 			s := fleets[(round+k)%len(fleets)]                  // each comes first once
 			s.rate(b, native.PathPoll, round*in, in, 1, d.poll) // the first reads its keys and writes what it says
-			before := s.ran()
+			before, written := s.ran(), s.log()
 			s.polls = append(s.polls, s.rate(b, native.PathPoll, round*in, in, 1, d.poll))
-			s.pollStatements = float64(s.ran()-before) / float64(in)
-			before = s.ran()
+			s.pollStatements, s.pollWAL = float64(s.ran()-before)/float64(in), float64(s.log()-written)/float64(in)
+			before, written = s.ran(), s.log()
 			s.reports = append(s.reports, s.rate(b, native.PathReport, round*in, in/reportsOf, reportsOf, func(i int) []byte { return d.report(i, round) }))
-			s.reportCost = float64(s.ran()-before) / float64(in/reportsOf)
+			s.reportCost, s.reportWAL = float64(s.ran()-before)/float64(in/reportsOf), float64(s.log()-written)/float64(in/reportsOf)
 		}
 		if b.Failed() {
 			return
@@ -150,6 +174,11 @@ func BenchmarkReplicas(b *testing.B) {
 		2*len(d.keys), d.size("devices"), d.size("keys"), d.size("events", "decisions"), d.size("native_reports", "deployments"))
 	base := fleets[0]
 	for _, s := range fleets {
+		begun := time.Now()
+		if err := s.look(); err != nil {
+			b.Fatal(err)
+		}
+		fmt.Printf("%-20s %.0f and %.0f bytes of WAL a poll and a report; a look at all devices %.2f s\n", s.name, s.pollWAL, s.reportWAL, time.Since(begun).Seconds())
 		fmt.Printf("%-26s %7.0f polls/s (%.2f of SQLite's), %.2f statements a poll; %6.0f reports/s (%.2f), %.1f statements a report\n", s.name,
 			median(s.polls), median(s.polls)/median(base.polls), s.pollStatements, median(s.reports), median(s.reports)/median(base.reports), s.reportCost)
 	}
@@ -197,7 +226,7 @@ func fill(b *testing.B, count int) ([]*servers, *devices) {
 		b.Cleanup(func() { s.Close() })
 		return s
 	}
-	out := []*servers{{name: "one server, SQLite", ran: lite.Statements}}
+	out := []*servers{{name: "one, SQLite", ran: lite.Statements, look: look(lite.Store, count)}}
 	out[0].add(lite.Store, nil)
 	for n := 1; n <= 2; n++ {
 		database := server.Database(b)
@@ -218,6 +247,10 @@ func fill(b *testing.B, count int) ([]*servers, *devices) {
 			}
 			stores = append(stores, store)
 			s.add(store.Store, store.Store)
+		}
+		s.look = look(stores[0].Store, count)
+		s.wal = func() int64 {
+			return server.Count(b, database, "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint")
 		}
 		s.ran = func() (n int64) {
 			for _, store := range stores {

@@ -64,9 +64,9 @@ func (s *Service) uses(ctx context.Context) (map[fleet.Digest]use, []fleet.Relea
 }
 
 // Sweep removes the blobs that no release refers to: a crash between a blob and
-// its release leaves some. Where servers share the place it removes none. It returns how many, and what is missing: an image or
-// a stream, which nobody can download, and a manifest that is not the one that
-// was signed.
+// its release leaves some; but none that Keep wants. It returns how many, and what is
+// missing: an image or a stream, which nobody can download, and a manifest that is
+// not the one that was signed.
 func (s *Service) Sweep(ctx context.Context) (removed int, faults []Fault, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
