@@ -77,6 +77,9 @@ func newReplicaSet(t *testing.T, n int, log io.Writer) *replicaSet {
 	if t.Failed() || s.token == "" {
 		t.Fatalf("%d servers did not start", n)
 	}
+	if made := s.pg.Count(t, s.database, "SELECT count(*) FROM tokens"); made != 1 {
+		t.Errorf("servers that started at once made %d tokens", made)
+	}
 	return s
 }
 

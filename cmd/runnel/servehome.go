@@ -29,7 +29,9 @@ type home struct {
 	tokenFile string
 	token     string // made by this start; "": there was one
 
-	closers []func() error
+	// starting runs a part of the start that one of several servers does.
+	starting func(ctx context.Context, f func() error) error
+	closers  []func() error
 }
 
 // close closes what was opened, the last first.
@@ -56,7 +58,7 @@ func (c *serveConfig) validateDatabase() error {
 }
 
 func (c *serveConfig) openHome(ctx context.Context) (*home, error) {
-	h := &home{}
+	h := &home{starting: func(_ context.Context, f func() error) error { return f() }}
 	open := h.openFolder
 	if c.database != "" {
 		open = h.openDatabase
@@ -96,6 +98,7 @@ func (h *home) openDatabase(ctx context.Context, c *serveConfig) error {
 		return err
 	}
 	h.closers = append(h.closers, store.Close)
+	h.starting = store.Starting
 	if store.Exposed() {
 		c.log.Warn("the network can read and alter what goes to the database and back", "hint", "add sslmode=verify-full to --database, and sslrootcert=FILE for an authority of your own")
 	}
@@ -123,6 +126,8 @@ func (h *home) ready(ctx context.Context) error {
 
 // ensureToken makes the first operator's token where there is none.
 func (h *home) ensureToken(ctx context.Context) (err error) {
-	h.token, err = datadir.EnsureTokenAt(ctx, h.tokenFile, h.store, rand.Reader, time.Now())
-	return err
+	return h.starting(ctx, func() error {
+		h.token, err = datadir.EnsureTokenAt(ctx, h.tokenFile, h.store, rand.Reader, time.Now())
+		return err
+	})
 }

@@ -114,6 +114,12 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	return s, err
 }
 
+// Starting runs f while no other server of the database starts.
+func (s *Store) Starting(ctx context.Context, f func() error) error {
+	err := alone(ctx, s.light.sql, f)
+	return wrap("start", err)
+}
+
 // alone runs f while no other server runs its own; migrations of a large fleet take their time.
 func alone(ctx context.Context, db *sql.DB, f func() error) error {
 	conn, err := db.Conn(ctx)
