@@ -22,6 +22,7 @@ func newMigrateCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "migrate",
 		Short:   "Move a server's fleet to another kind of database",
+		Long:    "Moves a server's fleet to another kind of database, whole and checked, while no server runs on it.",
 		Example: "  runnel migrate sqlite-to-postgres --data fleet --database postgres://runnel@db/runnel",
 	}
 	cmd.AddCommand(newToPostgresCmd())
@@ -46,7 +47,7 @@ on it by mistake. Images and streams stay where they are: start the servers with
 
 --json prints {"tables":[{"name","rows","sha256"}],"rows":N}.`,
 		Example: "  runnel migrate sqlite-to-postgres --data fleet --database postgres://runnel@db/runnel\n" +
-			"  RUNNEL_DATABASE=postgres://runnel:secret@db/runnel runnel migrate sqlite-to-postgres --data fleet --json",
+			"  RUNNEL_DATABASE=postgres://pumps:secret@db/pumps runnel migrate sqlite-to-postgres --data fleet --json",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if url == "" {
