@@ -42,7 +42,7 @@ func Code(raw bool, addr uint32) bool { return raw || within(espCode[:], addr) }
 // Pointer: see Code.
 func Pointer(raw bool, base, size, v uint32) bool {
 	if raw {
-		return v-base < size+size/4 || within(thumbRAM[:], v)
+		return rawPointer(base, size, v)
 	}
 	return within(espPointer[:], v)
 }

@@ -84,11 +84,18 @@ func (a *Applier) code(addr uint32) bool {
 	return within(espCode[:], addr)
 }
 
+// rawPointer is pointer for a raw image: where the image is, and a quarter of it behind,
+// since the next one may be larger. Its first 1,024 bytes are vectors, and where it is at
+// 0, numbers: nobody points at them.
+func rawPointer(base, size, v uint32) bool {
+	return size > 1024 && v-base-1024 < size+size/4-1024 || within(thumbRAM[:], v)
+}
+
 // pointer reports whether a word looks like an address.
 func (a *Applier) pointer(v uint32) bool {
 	if a.arch == ArchThumb || a.raw {
 		g := &a.old.seg[0]
-		return v-g.addr < g.size+g.size/4 || within(thumbRAM[:], v)
+		return rawPointer(g.addr, g.size, v)
 	}
 	return within(espPointer[:], v)
 }

@@ -4,8 +4,8 @@
 // is kept. docs/design/patches.md says why each step is as it is, docs/format/patch.md
 // what comes out.
 //
-// It imports core alone, reads no file and keeps nothing. Images are whole in memory,
-// and it takes about 40 bytes for each of the larger one.
+// It reads no file and keeps nothing. Images are whole in memory, and it takes up to about
+// a hundred bytes for each of the larger one.
 package delta
 
 import (

@@ -8,22 +8,23 @@ import (
 	"github.com/runnel-fota/runnel/core/patch"
 )
 
-// token is a literal (n 1, copy false) or a copy in an insertion.
+// token is a literal (n 1, copy false) or a copy in an insertion: of n bytes, from a place
+// in the old image or the new.
 type token struct {
-	n    int
-	copy bool
-	old  bool
-	from int
+	n, from   int32
+	copy, old bool
 }
 
-// finder knows where four bytes occur in both images.
+// finder knows where four bytes occur in both images, and three in the new one: the last
+// place of each, and of each place the one before.
 type finder struct {
-	old, new           []byte
-	headOld, headNew   []int32
-	chainOld, chainNew []int32
-	filled             int
-	prices             *prices
-	head3, chain3      []int32
+	old, new          []byte
+	headOld, chainOld []int32
+	headNew, chainNew []int32
+	head3, chain3     []int32
+	filled            int // bytes of the new image that are known
+	prices            *prices
+	nodes             [parseBlock + 1]node
 }
 
 // shortest is the shortest copy from a new place, bytes; longCopy one that is taken as it
@@ -32,6 +33,7 @@ const (
 	finderBits = 17
 	shortest   = 3
 	longCopy   = 192
+	parseBlock = 1 << 14 // bytes that are weighed at once
 )
 
 func hash4(p []byte) uint32 {
@@ -153,10 +155,9 @@ func common(a, b []byte) int {
 // is where the old image is expected to go on.
 func (f *finder) parse(at, n, expect int) []token {
 	var out []token
-	const block = 1 << 14 // what is weighed at once
 	for n > 0 {
-		m := min(n, block)
-		out = f.parseBlock(at, m, expect, out)
+		m := min(n, parseBlock)
+		out = f.weighBlock(at, m, expect, out)
 		at += m
 		n -= m
 	}
@@ -172,10 +173,10 @@ type node struct {
 	old  bool
 }
 
-func (f *finder) parseBlock(at, n, expect int, out []token) []token {
-	nodes := make([]node, n+1)
+func (f *finder) weighBlock(at, n, expect int, out []token) []token {
+	nodes := f.nodes[:n+1]
 	for i := range nodes {
-		nodes[i].cost = math.MaxFloat32
+		nodes[i] = node{cost: math.MaxFloat32}
 	}
 	nodes[0].cost = 0
 	var ms []match
@@ -236,7 +237,7 @@ func (f *finder) parseBlock(at, n, expect int, out []token) []token {
 	start := len(out)
 	for i := n; i > 0; {
 		nd := nodes[i]
-		out = append(out, token{int(nd.n), nd.copy, nd.old, int(nd.from)})
+		out = append(out, token{nd.n, nd.from, nd.copy, nd.old})
 		i -= int(nd.n)
 	}
 	for i, j := start, len(out)-1; i < j; i, j = i+1, j-1 {

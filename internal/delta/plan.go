@@ -50,11 +50,11 @@ func (o op) rest(pos int) op {
 	at := o.at + o.run
 	r := op{at: pos, n: at + o.n - pos}
 	for i, t := range o.insert {
-		if at+t.n <= pos {
-			at += t.n
+		if at+int(t.n) <= pos {
+			at += int(t.n)
 			continue
 		}
-		skip := pos - at
+		skip := int32(pos - at)
 		t.from += skip
 		t.n -= skip
 		if t.n < patch.MinCopy {
