@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -89,6 +91,9 @@ old_bytes, new_bytes, seconds, and with --report the report.`,
 				o.Progress = func(done float64, what string) { bar.Say(done, what) }
 			}
 			r, err := delta.Make(cmd.Context(), old, img, o)
+			if errors.Is(err, context.Canceled) {
+				return errors.New("interrupted: no patch was made")
+			}
 			if err != nil {
 				return err
 			}

@@ -29,15 +29,15 @@ type script struct {
 	tallies tallies
 	sym     patch.Symbol
 	value   uint32
-	made    int     // bytes of the image when sym was asked for
-	spent   float64 // bits, on sym
-	again   bool    // the copy lies where one of the last ones would go on
-	fromOld bool
-	backs   [4]int32
-	kind    int  // of a run's byte: how it was predicted; negative: of none
-	moved   bool // and whether that differs from the old image
-	flag    bool // the byte's first decision is next
-	flagged float64
+	made    int      // bytes of the image when sym was asked for
+	spent   float64  // bits, on sym
+	again   bool     // the copy lies where one of the last ones would go on
+	fromOld bool     // the copy is from the old image
+	backs   [4]int32 // as the applier's: how far back the last copies lay, doubled, and 1 for the old image
+	kind    int      // of a run's byte: how it was predicted; negative: of none
+	moved   bool     // and whether that differs from the old image
+	flag    bool     // the byte's first decision is next
+	flagged float64  // bits, on that decision
 	report  Report
 }
 
