@@ -229,7 +229,7 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 		Window: c.window, NonceJump: c.nonceJump, CacheBytes: c.cacheBytes})
 	mux := http.NewServeMux()
 	wire.Register(mux)
-	engine := &rollout.Engine{Store: store, Log: c.log, Now: time.Now}
+	engine := &rollout.Engine{Store: store, Log: c.log, Now: time.Now, Machine: time.Now}
 	if hook != nil {
 		engine.Notify = hook.Notify
 	}

@@ -418,3 +418,35 @@ func TestSimConcurrency(t *testing.T) {
 		t.Errorf("%d were on their way at once", s.most)
 	}
 }
+
+// slow is a store on which each count takes a second of the machine's clock.
+type slow struct {
+	*sim
+	machine time.Time
+	counts  int
+}
+
+func (s *slow) Alone(_ context.Context, f func(fleet.StepStore) error) (bool, error) {
+	return true, f(s)
+}
+
+func (s *slow) CountRollout(ctx context.Context, r fleet.Rollout, clock fleet.Clock) ([]fleet.Tally, error) {
+	s.counts++
+	s.machine = s.machine.Add(time.Second)
+	return s.sim.CountRollout(ctx, r, clock)
+}
+
+// Steps that are slow take a twentieth of the machine's time at most.
+func TestSlowSteps(t *testing.T) {
+	s := &slow{sim: newSim(t, 7, "1,100%", nil), machine: t0}
+	s.engine.Store, s.engine.Machine = s, func() time.Time { return s.machine }
+	for s.machine.Before(t0.Add(10 * time.Minute)) {
+		if err := s.engine.Tick(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.machine = s.machine.Add(time.Second)
+	}
+	if s.counts < 20 || s.counts > 31 {
+		t.Errorf("%d steps of a second each in ten minutes", s.counts)
+	}
+}
