@@ -225,13 +225,16 @@ func stepRace(ctx context.Context, e *env) result {
 		return fail("go list: %v", err)
 	}
 	packages = slices.DeleteFunc(packages, func(p string) bool { return raceless.MatchString(p) })
-	return goTest(ctx, e, []string{"CGO_ENABLED=1"}, append([]string{"-vet=off", "-race", "-short", "-skip", apart + "|" + racelessTests}, packages...)...)
+	return goTest(ctx, e, []string{"CGO_ENABLED=1"}, append([]string{"-vet=off", "-race", "-short", "-timeout", raceTime.String(), "-skip", apart + "|" + racelessTests}, packages...)...)
 }
 
 // What has one goroutine has no race: core starts none (archtest sees to it), nor do the
-// chips that are simulated below it, and the longest sweeps of boards are the same code
+// chips that are simulated below it, the encoder of patches, and the longest sweeps of boards are the same code
 // again and again. They took a third of the step.
-var raceless = regexp.MustCompile(`/(core(/.*)?|sim/(nor|rv32|oracletest))$`)
+var raceless = regexp.MustCompile(`/(core(/.*)?|internal/delta|sim/(nor|rv32|oracletest))$`)
+
+// raceTime bounds the tests of one package: the program's take half of it on two cores that others use.
+const raceTime = 20 * time.Minute
 
 const racelessTests = "^(TestSweepFindsBrokenUpdaters|TestNativeCutEverywhere|TestAlternatingOffers)$"
 
