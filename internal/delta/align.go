@@ -31,6 +31,8 @@ const (
 	seedKeep  = 3       // the best of them are tried
 	quietRun  = 16      // bytes of a run without a miss, after which nothing new is tried
 	never     = 1 << 29 // a cost
+	period    = 4       // bytes after which padding and tables of one word repeat themselves
+	repeated  = 1024    // bytes of that, for it to count: less is as well in a run
 )
 
 func seedHash(p []byte) uint32 {
@@ -103,9 +105,9 @@ func (t *tracker) follow(shift int) {
 	}
 }
 
-// step goes on to byte i; byteCost is what it costs at a place of the old image,
-// negative where there is none.
-func (t *tracker) step(i int, byteCost func(from int) int32) {
+// step goes on to byte i, which costs literal outside of runs; byteCost is what it costs
+// at a place of the old image, negative where there is none.
+func (t *tracker) step(i int, literalCost int32, byteCost func(from int) int32) {
 	before := t.cost[t.best]
 	literal := before
 	if t.best != 0 {
@@ -117,7 +119,7 @@ func (t *tracker) step(i int, byteCost func(from int) int32) {
 	} else {
 		entered = 1
 	}
-	t.cost[0] = literal + t.c.literal
+	t.cost[0] = literal + literalCost
 	best := 0
 	for s := 1; s <= tracks; s++ {
 		if t.cost[s] >= never {
@@ -192,7 +194,19 @@ func align(old, new, oldMasked, newMasked []byte, c alignCosts) []run {
 		t.cost[s] = never
 	}
 	quiet := 0
+	from, to := 0, 0 // the stretch that repeats itself, the latest
 	for i := range n {
+		if i >= to {
+			for from, to = i, i; to < n && to >= period && new[to] == new[to-period]; {
+				to++
+			}
+			to = max(to, i+1)
+		}
+		// What repeats itself is one copy: it must not look dear beside a run.
+		literal := c.literal
+		if to-from >= repeated {
+			literal = c.hit / 2
+		}
 		if i+seed <= n && quiet < quietRun {
 			for _, f := range places.best(oldMasked, newMasked[i:]) {
 				if f.n > 0 {
@@ -202,7 +216,7 @@ func align(old, new, oldMasked, newMasked []byte, c alignCosts) []run {
 		}
 		b, m := new[i], newMasked[i]
 		was := t.best
-		t.step(i, func(from int) int32 {
+		t.step(i, literal, func(from int) int32 {
 			switch {
 			case from < 0 || from >= len(old):
 				return -1

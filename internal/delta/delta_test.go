@@ -77,6 +77,22 @@ func TestEdges(t *testing.T) {
 	}
 }
 
+// TestPadding: what is put behind an image, or was there, takes next to nothing.
+func TestPadding(t *testing.T) {
+	old, new := pairOf(patch.ArchXtensa, 60)
+	bare := mustMake(t, old, new, Options{})
+	for _, pad := range []byte{0, 0xFF} {
+		padded := append(bytes.Clone(new), bytes.Repeat([]byte{pad}, 300000)...)
+		r := mustMake(t, old, padded, Options{})
+		if len(r.Payload) > len(bare.Payload)+400 {
+			t.Errorf("300,000 bytes %#x: %d bytes, %d without", pad, len(r.Payload), len(bare.Payload))
+		}
+		if r := mustMake(t, padded, new, Options{}); len(r.Payload) > len(bare.Payload)+50 {
+			t.Errorf("300,000 bytes %#x in the old image: %d bytes, %d without", pad, len(r.Payload), len(bare.Payload))
+		}
+	}
+}
+
 // TestNeverMuchLarger: what nothing helps with costs some bytes more than itself.
 func TestNeverMuchLarger(t *testing.T) {
 	a, b := make([]byte, 30000), make([]byte, 60000)

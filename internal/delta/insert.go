@@ -117,6 +117,9 @@ func (f *finder) matches(i, most, expect int, out []match) []match {
 	bestOld := 3
 	for o, k := f.headOld[h], 0; o >= 0 && k < depth; o, k = f.chainOld[o], k+1 {
 		p := int(o)
+		if end := p + bestOld - 1; end >= len(f.old) || f.old[end] != f.new[i+bestOld-1] {
+			continue // shorter than what there is
+		}
 		n := common(f.old[p:], f.new[i:i+most])
 		if n > bestOld || n == bestOld && n > 3 && abs(p-expect) < abs(out[len(out)-1].from-expect) {
 			bestOld = n

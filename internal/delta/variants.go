@@ -3,6 +3,7 @@ package delta
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/runnel-fota/runnel/core/digest"
 	"github.com/runnel-fota/runnel/core/patch"
@@ -16,7 +17,9 @@ type maker struct {
 	o        Options
 	g        geometry
 	chain    [][patch.LinkSize]byte // of the image, by chunk
+	finder   *finder
 	best     *script
+	last     *script // that was coded
 	bestName string
 	done     int
 }
@@ -38,57 +41,92 @@ func (m *maker) layout(i uint8) uint8 {
 	return i
 }
 
-// search tries what is worth trying. Which alignment is the best, no measure short of
-// coding it tells; which layout follows from the sizes but near the border between them.
-func (m *maker) search() error {
-	if len(m.old) == 0 {
-		return m.try("alone", geometry{}, nil, layoutAlone)
-	}
-	type alignment struct {
-		name  string
-		g     geometry
-		mask  bool
-		costs alignCosts
-	}
-	all := []alignment{{"plain", m.g, false, plainCosts}}
+// alignment is one way to see the old image in the new.
+type alignment struct {
+	name    string
+	g       geometry
+	runs    []run
+	gaps    [][2]int
+	covered int // bytes of the new image in runs
+}
+
+// alignments are those worth coding. Which is the best, no measure short of coding tells.
+func (m *maker) alignments() []alignment {
+	found := []alignment{{name: "plain", g: m.g, runs: align(m.old, m.new, m.old, m.new, plainCosts)}}
 	if m.g.arch != patch.ArchNone {
-		all = append(all, alignment{"masked", m.g, true, maskedCosts})
+		m.progress(0.05, "aligning")
+		a, b := masked(m.old, m.g.with(m.old, m.g.oldBase)), masked(m.new, m.g.with(m.new, m.g.newBase))
+		found = append(found, alignment{name: "masked", g: m.g, runs: align(m.old, m.new, a, b, maskedCosts)})
 	}
-	var bestRuns []run
-	var bestAlign alignment
-	for _, a := range all {
-		m.progress(float64(m.done)/8, a.name+": aligning")
-		oldImg, newImg := m.old, m.new
-		if a.mask {
-			oldImg, newImg = masked(m.old, a.g.with(m.old, a.g.oldBase)), masked(m.new, a.g.with(m.new, a.g.newBase))
+	for i := range found {
+		a := &found[i]
+		a.gaps = gapsOf(a.runs, len(m.new))
+		for _, r := range a.runs {
+			a.covered += r.n
 		}
-		runs := align(m.old, m.new, oldImg, newImg, a.costs)
+	}
+	return found
+}
+
+// search tries what is worth trying: each alignment once, with prices that are guessed;
+// the best of them again, with those that this showed, in both layouts where the images
+// differ much, and without what may not pay.
+func (m *maker) search() error {
+	alone := alignment{name: "alone", gaps: gapsOf(nil, len(m.new))}
+	if len(m.old) == 0 {
+		return m.refine(alone, nil, layoutAlone)
+	}
+	m.progress(0, "aligning")
+	all := m.alignments()
+	// Images that have nearly nothing in common are told by copies.
+	if most := slices.MaxFunc(all, func(a, b alignment) int { return a.covered - b.covered }); most.covered < unrepeated(m.new)/8 {
+		return m.refine(alone, nil, layoutAlone)
+	}
+	var best alignment
+	var prices *prices
+	for _, a := range all {
 		before := m.best
-		if err := m.try(a.name, a.g, runs, layoutNear); err != nil {
+		p, err := m.try(a, nil, layoutNear)
+		if err != nil {
 			return err
 		}
 		if m.best != before {
-			bestRuns, bestAlign = runs, a
+			best, prices = a, p
 		}
 	}
-	// The other layout, where the images differ much.
+	if err := m.refine(best, prices, layoutNear); err != nil {
+		return err
+	}
 	if len(m.best.out) > len(m.new)/20 {
-		if err := m.try(bestAlign.name, bestAlign.g, bestRuns, layoutFar); err != nil {
+		if err := m.refine(best, prices, layoutFar); err != nil {
 			return err
 		}
 	}
 	// Without prediction: for images whose instructions are none of those that we know,
-	// whatever their header says, and for changes so small that a map is dear.
-	if m.g.arch != patch.ArchNone && (len(m.best.out) < 1024 || len(m.best.out) > len(m.new)/3) {
-		plain := align(m.old, m.new, m.old, m.new, plainCosts)
-		if err := m.try("unpredicted", geometry{}, plain, layoutNear); err != nil {
+	// whatever their header says, and for changes so small that a preamble is dear.
+	if m.g.arch != patch.ArchNone && (len(m.best.out) < 1024 || len(m.best.out) > len(m.new)/2) {
+		blind := all[0]
+		blind.name, blind.g = "unpredicted", geometry{}
+		if _, err := m.try(blind, prices, layoutNear); err != nil {
 			return err
 		}
 	}
-	if len(m.best.out) > len(m.new)/3 {
-		return m.try("alone", geometry{}, nil, layoutAlone)
+	if len(m.best.out) > len(m.new)/2 {
+		return m.refine(alone, nil, layoutAlone)
 	}
 	return nil
+}
+
+// unrepeated is how many bytes of an image are not those of a word before: padding does
+// not count.
+func unrepeated(img []byte) int {
+	n := min(period, len(img))
+	for i := period; i < len(img); i++ {
+		if img[i] != img[i-period] {
+			n++
+		}
+	}
+	return n
 }
 
 func (m *maker) progress(done float64, what string) {
@@ -97,41 +135,57 @@ func (m *maker) progress(done float64, what string) {
 	}
 }
 
-// try codes a variant twice: with prices that are guessed, and with those that the
-// first time showed. Then, where a map was sent, without it.
-func (m *maker) try(name string, g geometry, runs []run, layout uint8) error {
+// try codes an alignment, and measures prices by it. Without any it guesses.
+func (m *maker) try(a alignment, p *prices, layout uint8) (*prices, error) {
+	if err := m.ctx.Err(); err != nil {
+		return nil, err
+	}
+	if m.finder == nil {
+		m.finder = newFinder(m.old, m.new)
+	}
+	f := m.finder
+	if f.prices = p; p == nil {
+		f.prices = firstPrices()
+		f.weigh(a.gaps)
+	}
 	lay := m.layout(layout)
-	gaps := gapsOf(runs, len(m.new))
-	f := newFinder(m.old, m.new)
-	f.weigh(gaps)
-	moves := mapMoves(g, m.old, m.new, runs, patch.MapLen(lay))
-	var s *script
-	for range 2 {
-		if err := m.ctx.Err(); err != nil {
-			return err
-		}
-		ops := f.plan(runs, gaps)
+	moves := mapMoves(a.g, m.old, m.new, a.runs, patch.MapLen(lay))
+	s, err := m.encode(preamble(a.g, m.old, m.new, moves), f.plan(a.runs, a.gaps), lay)
+	if err != nil {
+		return nil, err
+	}
+	m.keep(a.name, s)
+	return s.tallies.prices(f.prices), nil
+}
+
+// refine tries an alignment with measured prices; and where a map was sent, without it.
+func (m *maker) refine(a alignment, p *prices, layout uint8) error {
+	if p == nil {
 		var err error
-		if s, err = m.encode(preamble(g, m.old, m.new, moves), ops, lay); err != nil {
+		if p, err = m.try(a, nil, layout); err != nil {
 			return err
 		}
-		m.keep(name, s)
-		f.prices = s.tallies.prices(f.prices)
 	}
-	if len(moves) > 0 {
-		bare, err := m.encode(preamble(g, m.old, m.new, nil), s.plan, lay)
-		if err != nil {
-			return err
-		}
-		m.keep(name+", no map", bare)
+	if _, err := m.try(a, p, layout); err != nil {
+		return err
 	}
+	lay := m.layout(layout)
+	if a.g.arch == patch.ArchNone || patch.MapLen(lay) == 0 {
+		return nil
+	}
+	bare, err := m.encode(preamble(a.g, m.old, m.new, nil), m.last.plan, lay)
+	if err != nil {
+		return err
+	}
+	m.keep(a.name+", no map", bare)
 	return nil
 }
 
 // keep keeps s if it is the smallest.
 func (m *maker) keep(name string, s *script) {
 	m.done++
-	m.progress(min(0.95, float64(m.done)/8), name)
+	m.last = s
+	m.progress(min(0.95, 0.1+float64(m.done)/7), name)
 	if m.best == nil || len(s.out) < len(m.best.out) {
 		m.best, m.bestName = s, name
 	}
