@@ -47,8 +47,10 @@ func (b *blobFlags) add(cmd *cobra.Command) {
 	f.Var(&b.cacheSize, "blob-cache-size", "what these copies may take, e.g. 512MiB or 20GiB")
 }
 
+func (b *blobFlags) inBucket() bool { return inBucket(b.where) }
+
 // inBucket: a folder's name has no scheme.
-func (b *blobFlags) inBucket() bool { return strings.Contains(b.where, "://") }
+func inBucket(where string) bool { return strings.Contains(where, "://") }
 
 func (b *blobFlags) validate(database bool, redirect string) error {
 	switch {

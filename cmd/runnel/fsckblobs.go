@@ -7,7 +7,6 @@ import (
 
 	"github.com/runnel-fota/runnel/internal/blob/bucket"
 	"github.com/runnel-fota/runnel/internal/blob/dir"
-	"github.com/runnel-fota/runnel/internal/datadir"
 	"github.com/runnel-fota/runnel/internal/fleet"
 	"github.com/runnel-fota/runnel/internal/fsck"
 )
@@ -21,10 +20,19 @@ type fsckBlobs interface {
 	removeUnfinished() error
 }
 
-type folderBlobs struct{ *dir.Dir }
+type folderBlobs struct {
+	*dir.Dir
+	shared bool // servers that run may be about to publish what is new
+}
 
-func (folderBlobs) kept(context.Context, fleet.Digest) (bool, error) { return false, nil }
-func (b folderBlobs) removeUnfinished() error                        { return b.RemoveUnfinished() }
+func (b folderBlobs) kept(_ context.Context, d fleet.Digest) (bool, error) {
+	if !b.shared {
+		return false, nil
+	}
+	return b.Fresh(d, freshFor, time.Now())
+}
+
+func (b folderBlobs) removeUnfinished() error { return b.RemoveUnfinished() }
 
 type bucketBlobs struct{ *bucket.Bucket }
 
@@ -37,13 +45,14 @@ func (bucketBlobs) removeUnfinished() error { return nil }
 
 // openBlobs opens what is to be checked, and notes what lies there and is no blob;
 // nil where there is nothing to open, which is noted too.
-func (c *folderCheck) openBlobs(ctx context.Context, d *datadir.Dir, secret [32]byte, secretKnown bool) (fsckBlobs, error) {
-	if c.bucket != "" {
+func (c *fleetCheck) openBlobs(ctx context.Context, folder string, secret [32]byte, secretKnown bool) (fsckBlobs, error) {
+	if inBucket(c.blobs) {
 		return c.openBucket(ctx, secret, secretKnown)
 	}
-	blobs, err := dir.OpenAsIs(dir.Options{Path: d.Blobs()})
+	shared := c.url != ""
+	blobs, err := dir.OpenAsIs(dir.Options{Path: folder, Shared: shared})
 	if fleet.CodeOf(err) == fleet.CodeNotFound {
-		c.add(fsck.File, &fleet.Error{Message: "there is no folder " + d.Blobs(), Hint: "bring a backup of it back; or name the bucket that the server was given, with --blobs"})
+		c.add(fsck.File, &fleet.Error{Code: fleet.CodeNotFound, Message: "there is no folder " + folder, Hint: "bring a backup of it back; or name the bucket that the server was given, with --blobs"})
 		return nil, nil
 	}
 	if err != nil {
@@ -54,14 +63,14 @@ func (c *folderCheck) openBlobs(ctx context.Context, d *datadir.Dir, secret [32]
 		return nil, err
 	}
 	for _, name := range unfinished {
-		c.harmless(fsck.Unfinished, filepath.Join("blobs", name)+" was being written when a crash came")
+		c.harmless(fsck.Unfinished, filepath.Join(filepath.Base(folder), name)+" was being written when a crash came")
 	}
-	c.strangers("blobs"+string(filepath.Separator), strangers)
-	return folderBlobs{blobs}, nil
+	c.strangers(filepath.Base(folder)+string(filepath.Separator), strangers)
+	return folderBlobs{blobs, shared}, nil
 }
 
-func (c *folderCheck) openBucket(ctx context.Context, secret [32]byte, secretKnown bool) (fsckBlobs, error) {
-	b, err := bucket.Open(ctx, bucket.Options{URL: c.bucket})
+func (c *fleetCheck) openBucket(ctx context.Context, secret [32]byte, secretKnown bool) (fsckBlobs, error) {
+	b, err := bucket.Open(ctx, bucket.Options{URL: c.blobs})
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +79,7 @@ func (c *folderCheck) openBucket(ctx context.Context, secret [32]byte, secretKno
 		return nil, err
 	}
 	if secretKnown && owner != "" && owner != ownerOf(secret) {
-		return nil, &fleet.Error{Code: fleet.CodeConflict, Message: "the bucket " + b.String() + " is another installation's", Hint: "name the one that this data folder's server is started with"}
+		return nil, &fleet.Error{Code: fleet.CodeConflict, Message: "the bucket " + b.String() + " is another installation's", Hint: "name the one that this fleet's servers are started with"}
 	}
 	_, strangers, err := b.Look(ctx)
 	if err != nil {
@@ -80,7 +89,7 @@ func (c *folderCheck) openBucket(ctx context.Context, secret [32]byte, secretKno
 	return bucketBlobs{b}, nil
 }
 
-func (c *folderCheck) strangers(where string, names []string) {
+func (c *fleetCheck) strangers(where string, names []string) {
 	for _, name := range names {
 		c.faults = append(c.faults, fsck.Finding{What: fsck.Unknown, Message: where + name + " is none of this program's files",
 			Hint: "look what it is, and put it elsewhere"})

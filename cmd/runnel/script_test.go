@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"crypto/ed25519"
+	"database/sql"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -16,6 +17,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -63,6 +65,7 @@ func testSigner() {
 //	crash                                 ends it as a power cut would (SIGKILL)
 //	spoil FILE OFFSET HEX                 writes bytes into a file
 //	spoilblob FOLDER                      flips a bit of a blob in a data folder
+//	age FILE DURATION                     makes a file older
 func TestScripts(t *testing.T) {
 	runScripts(t, &scriptServers{}, testscript.Params{Dir: filepath.Join("testdata", "script")})
 }
@@ -71,6 +74,7 @@ func TestScripts(t *testing.T) {
 // with servers on PostgreSQL, and testdata/postgres. $DATABASE is a script's own;
 //
 //	server sqlite [flag ...]              starts a server on a data folder all the same
+//	sql STATEMENT                         changes the database past the servers
 func TestPostgresScripts(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join("testdata", "postgres", "*.txtar"))
 	if err != nil || len(files) == 0 {
@@ -109,6 +113,8 @@ func (s *scriptServers) commands() map[string]func(ts *testscript.TestScript, ne
 		"spoil":    scriptSpoil,
 
 		"spoilblob": scriptSpoilBlob,
+		"age":       scriptAge,
+		"sql":       scriptSQL,
 	}
 }
 
@@ -181,6 +187,27 @@ func scriptSpoilBlob(ts *testscript.TestScript, _ bool, args []string) {
 	b[len(b)/2] ^= 1
 	ts.Check(os.Chmod(blobs[0], 0o600))
 	ts.Check(os.WriteFile(blobs[0], b, 0o600))
+}
+
+func scriptAge(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("age FILE DURATION")
+	}
+	by, err := time.ParseDuration(args[1])
+	ts.Check(err)
+	at := time.Now().Add(-by)
+	ts.Check(os.Chtimes(ts.MkAbs(args[0]), at, at))
+}
+
+func scriptSQL(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("sql STATEMENT")
+	}
+	db, err := sql.Open("pgx", ts.Getenv(scriptDatabase))
+	ts.Check(err)
+	defer db.Close()
+	_, err = db.Exec(args[0])
+	ts.Check(err)
 }
 
 // scriptServers are the servers of the scripts that run side by side.

@@ -208,8 +208,8 @@ func (k *torture) second(ctx context.Context) {
 // was told is there, and nothing is damaged.
 func (k *torture) verify(ctx context.Context, harmlessToo bool) {
 	k.t.Helper()
-	check := &folderCheck{bucket: k.bucket}
-	if err := check.run(ctx, k.data); err != nil {
+	check := &fleetCheck{blobs: k.bucket}
+	if err := check.folder(ctx, k.data); err != nil {
 		k.t.Fatalf("fsck: %v", err)
 	}
 	for _, f := range check.faults {

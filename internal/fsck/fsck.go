@@ -66,11 +66,11 @@ type Blobs interface {
 	OpenBlob(ctx context.Context, d fleet.Digest) (io.ReadCloser, error)
 }
 
-// Config is what Run compares; all is required but Progress.
+// Config is what Run compares; all is required but Progress and Blobs.
 type Config struct {
 	Releases Releases
 	Signed   Signed
-	Blobs    Blobs
+	Blobs    Blobs // nil: releases and manifests are held against each other alone
 	// Progress is told how many bytes are done, of how many.
 	Progress func(done, total int64)
 }
@@ -111,7 +111,10 @@ func Run(ctx context.Context, c Config) (Result, error) {
 	if err != nil {
 		return r.out, err
 	}
-	uses := usesOf(releases, streams)
+	uses := map[fleet.Digest][]use{}
+	if c.Blobs != nil {
+		uses = usesOf(releases, streams)
+	}
 	for _, u := range uses {
 		r.total += u[0].length
 	}
@@ -129,6 +132,9 @@ func Run(ctx context.Context, c Config) (Result, error) {
 		if err := r.manifest(ctx, rel, streams); err != nil {
 			return r.out, err
 		}
+	}
+	if c.Blobs == nil {
+		return r.out, nil
 	}
 	return r.out, r.orphans(ctx, uses)
 }
@@ -154,7 +160,7 @@ func (r *run) find(what string, d fleet.Digest, rel fleet.Release, missing bool,
 
 const (
 	pushAgain = "start the server and push the release again: what is missing or damaged is replaced"
-	restore   = "bring a backup of the data folder back"
+	restore   = "bring a backup back"
 )
 
 // blob checks one, for all who refer to it. It is named once: who pushes one of

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/runnel-fota/runnel/internal/blob"
 	"github.com/runnel-fota/runnel/internal/fleet"
@@ -24,7 +25,20 @@ func OpenAsIs(o Options) (*Dir, error) {
 	if err != nil {
 		return nil, diskError("open", err)
 	}
-	return &Dir{path: o.Path, reserve: -1, ops: system}, nil
+	return &Dir{path: o.Path, reserve: -1, ops: system, shared: o.Shared}, nil
+}
+
+// Fresh: the blob got its name less than age before now. Where the folder is shared
+// another server may be about to publish it.
+func (d *Dir) Fresh(digest fleet.Digest, age time.Duration, now time.Time) (bool, error) {
+	st, err := os.Stat(d.name(digest))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, diskError("look", err)
+	}
+	return now.Sub(st.ModTime()) < age, nil
 }
 
 // Rest is what lies in the folder beside blobs, by name: what was being written
@@ -44,6 +58,9 @@ func (d *Dir) Rest() (unfinished, strangers []string, err error) {
 				return nil, nil, diskError("list", err)
 			}
 			for _, u := range in {
+				if d.shared && !old(u) {
+					continue // another server may be writing it
+				}
 				unfinished = append(unfinished, filepath.Join(tmpName, u.Name()))
 			}
 		default:

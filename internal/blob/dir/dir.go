@@ -61,6 +61,7 @@ type Dir struct {
 	path    string
 	reserve int64
 	ops     ops
+	shared  bool
 	space   sync.Mutex // from the look at the free space until the room is taken
 	names   sync.Mutex // while a blob gets or loses its name
 }
@@ -71,7 +72,7 @@ var _ blob.Store = (*Dir)(nil)
 func Open(o Options) (*Dir, error) { return open(o, system) }
 
 func open(o Options, ops ops) (*Dir, error) {
-	d := &Dir{path: o.Path, reserve: o.Reserve, ops: ops}
+	d := &Dir{path: o.Path, reserve: o.Reserve, ops: ops, shared: o.Shared}
 	if d.reserve == 0 {
 		d.reserve = DefaultReserve
 	}

@@ -59,7 +59,7 @@ func wrap(op string, err error) error {
 	case state == stateLock, metAnother(err):
 		e.Code, e.Message, e.Hint = fleet.CodeBusy, "the database is busy with other writes", "try again in a moment"
 	case state == stateCorrupt, state == stateCorruptIndex:
-		e.Message, e.Hint = "the database is damaged", "stop the servers, keep a copy, and bring a backup back"
+		e.Message, e.Hint = "the database is damaged", damagedHint
 	case away(state):
 		e.Code, e.Message, e.Hint = fleet.CodeBusy, "the database is not there just now", "try again in a moment"
 	}
