@@ -73,7 +73,8 @@ test-qemu: ## firmware in emulated chips, and core's tests inside them, as a Cor
 	go run ./internal/tinygocheck -test -chip m3
 
 .PHONY: test-s3
-test-s3: ## images in a bucket: suites, updates and kills on an S3-compatible server, built at first use
+test-s3: ## images in a bucket: suites, updates and kills on an S3-compatible server, built at first use; two servers on it and on PostgreSQL, installed where it is not
+	bash tools/postgres.sh
 	CI=true go run ./internal/devtest -run test-s3
 
 .PHONY: torture-qemu

@@ -35,7 +35,7 @@ func TestReplicas(t *testing.T) {
 		t.Fatal(err)
 	}
 	k := newTorture(t, t.TempDir(), bin, seed)
-	s := newReplicaSet(t, 3, &locked{mu: &k.mu, w: k.log})
+	s := newReplicaSet(t, 3, &locked{mu: &k.mu, w: k.log}, "")
 	k.url, k.token = s.front.URL, s.token
 	close(k.up)
 	begun := time.Now()

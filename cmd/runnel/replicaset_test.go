@@ -28,6 +28,7 @@ import (
 type replicaSet struct {
 	t        *testing.T
 	bin, dir string
+	bucket   string // where images and streams are; "": in a folder
 	pg       *pgtest.Server
 	database string
 	front    *httptest.Server
@@ -36,7 +37,9 @@ type replicaSet struct {
 	each  []*replica
 	next  int
 	token string
-	log   io.Writer
+	// answered, if not nil, is told of each answer that server i gives to who asked the balancer.
+	answered func(i int, res *http.Response) error
+	log      io.Writer
 }
 
 // replica is one of the servers. The set's lock guards it.
@@ -46,13 +49,13 @@ type replica struct {
 	url   *url.URL // nil: it does not run
 }
 
-func newReplicaSet(t *testing.T, n int, log io.Writer) *replicaSet {
+func newReplicaSet(t *testing.T, n int, log io.Writer, bucket string) *replicaSet {
 	t.Helper()
 	bin, err := exec.LookPath("runnel")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &replicaSet{t: t, bin: bin, dir: t.TempDir(), pg: pgtest.Start(t, false), log: log}
+	s := &replicaSet{t: t, bin: bin, dir: t.TempDir(), bucket: bucket, pg: pgtest.Start(t, false), log: log}
 	s.database = s.pg.Database(t)
 	for range n {
 		s.each = append(s.each, &replica{cable: newCable(t, s.pg.Address())})
@@ -86,7 +89,13 @@ func newReplicaSet(t *testing.T, n int, log io.Writer) *replicaSet {
 // start starts server i and waits for its first line.
 func (s *replicaSet) start(i int) error {
 	r := s.each[i]
-	cmd := exec.Command(s.bin, "serve", "--json", "--listen", "127.0.0.1:0", "--secret-file", filepath.Join(s.dir, "secret.key"), "--blobs", filepath.Join(s.dir, "blobs"))
+	args := []string{"serve", "--json", "--listen", "127.0.0.1:0", "--secret-file", s.secretFile()}
+	if s.bucket != "" {
+		args = append(args, "--blobs", s.bucket, "--blob-cache", s.cache(i))
+	} else {
+		args = append(args, "--blobs", filepath.Join(s.dir, "blobs"))
+	}
+	cmd := exec.Command(s.bin, args...)
 	cmd.Env = append(os.Environ(), databaseEnv+"="+s.pg.URLAt(r.cable.address(), s.database))
 	cmd.Stderr = s.log
 	out, err := cmd.StdoutPipe()
@@ -119,6 +128,18 @@ func (s *replicaSet) start(i int) error {
 	return nil
 }
 
+func (s *replicaSet) secretFile() string { return filepath.Join(s.dir, "secret.key") }
+
+// cache is where server i has its copies of what is in the bucket.
+func (s *replicaSet) cache(i int) string { return filepath.Join(s.dir, fmt.Sprint("cache-", i)) }
+
+// at is server i's URL.
+func (s *replicaSet) at(i int) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.each[i%len(s.each)].url.String()
+}
+
 // end ends server i, and returns once it has ended.
 func (s *replicaSet) end(i int, sig syscall.Signal) error {
 	s.mu.Lock()
@@ -139,13 +160,16 @@ func (s *replicaSet) end(i int, sig syscall.Signal) error {
 // as one that asks for their health does, and not which have lost the database.
 func (s *replicaSet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var to *url.URL
+	var which int
 	s.mu.Lock()
 	for range s.each {
 		s.next++
-		if to = s.each[s.next%len(s.each)].url; to != nil {
+		which = s.next % len(s.each)
+		if to = s.each[which].url; to != nil {
 			break
 		}
 	}
+	answered := s.answered
 	s.mu.Unlock()
 	unavailable := func() {
 		w.Header().Set("Retry-After", "1")
@@ -160,13 +184,16 @@ func (s *replicaSet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p := httputil.NewSingleHostReverseProxy(to)
 	p.ErrorLog = nil
 	p.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { unavailable() }
+	if answered != nil {
+		p.ModifyResponse = func(res *http.Response) error { return answered(which, res) }
+	}
 	p.ServeHTTP(w, r)
 }
 
 // store opens the database past the servers.
 func (s *replicaSet) store(ctx context.Context) *postgres.Store {
 	s.t.Helper()
-	secret, err := databaseSecret(ctx, s.pg.URL(s.database), filepath.Join(s.dir, "secret.key"))
+	secret, err := databaseSecret(ctx, s.pg.URL(s.database), s.secretFile())
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -163,7 +163,7 @@ func TestReplicasRollout(t *testing.T) {
 	defer cancel()
 	var log bytes.Buffer
 	var mu sync.Mutex
-	s := newReplicaSet(t, 2, &locked{mu: &mu, w: &log})
+	s := newReplicaSet(t, 2, &locked{mu: &mu, w: &log}, "")
 	defer func() {
 		if t.Failed() {
 			mu.Lock()
@@ -171,11 +171,6 @@ func TestReplicasRollout(t *testing.T) {
 			mu.Unlock()
 		}
 	}()
-	at := func(i int) string {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.each[i%2].url.String()
-	}
 	operator := func(url string) *client.Client {
 		c, err := client.New(url, s.token)
 		if err != nil {
@@ -183,7 +178,7 @@ func TestReplicasRollout(t *testing.T) {
 		}
 		return c
 	}
-	c := operator(at(0))
+	c := operator(s.at(0))
 	_, _, err := c.PublishKeyList(ctx, releasetest.SealList(t, releasetest.List(1, tortureNativeProduct)))
 	if err != nil {
 		t.Fatal(err)
@@ -191,7 +186,7 @@ func TestReplicasRollout(t *testing.T) {
 	var all []*pollster
 	for i := range pollsters {
 		p := newPollster(t, i)
-		if _, err := operator(at(i)).AddNativeDevice(ctx, p.id, tortureNativeProduct, hex.EncodeToString(p.secret[:]), ""); err != nil {
+		if _, err := operator(s.at(i)).AddNativeDevice(ctx, p.id, tortureNativeProduct, hex.EncodeToString(p.secret[:]), ""); err != nil {
 			t.Fatal(err)
 		}
 		all = append(all, p)
@@ -207,7 +202,7 @@ func TestReplicasRollout(t *testing.T) {
 	m := releasetest.Manifest(t, tortureNativeProduct, "1.1", image)
 	m.Sequence = 1
 	file := releasetest.File(t, nil, m, image, nil)
-	if _, err := operator(at(1)).PublishRelease(ctx, bytes.NewReader(file), int64(len(file)), fleet.Publication{}); err != nil {
+	if _, err := operator(s.at(1)).PublishRelease(ctx, bytes.NewReader(file), int64(len(file)), fleet.Publication{}); err != nil {
 		t.Fatal(err)
 	}
 	o, err := c.CreateRollout(ctx, client.NewRollout{Product: tortureNativeProduct, Release: "1.1", Phases: fmt.Sprintf("%d,100%%", firstPhase), Soak: "1s"})
@@ -230,13 +225,13 @@ func TestReplicasRollout(t *testing.T) {
 			}
 		}
 	}
-	await(at(0), "running", o.Phase)
+	await(s.at(0), "running", o.Phase)
 
 	// Everybody asks at once, each time at the other server. Who is judged while the rollout
 	// takes a step gets nothing, and is judged anew by the next poll.
 	var offered []*pollster
 	for round := 0; round < 3 || len(offered) < firstPhase && round < mostPolls; round++ {
-		offered = each(all, func(i int, p *pollster) bool { return p.ask(ctx, at(i+round)).HasOffer })
+		offered = each(all, func(i int, p *pollster) bool { return p.ask(ctx, s.at(i+round)).HasOffer })
 	}
 	if len(offered) != firstPhase {
 		t.Errorf("%d devices were offered the release, the phase takes %d", len(offered), firstPhase)
@@ -244,27 +239,27 @@ func TestReplicasRollout(t *testing.T) {
 
 	// A server dies in mid-rollout; the other goes on.
 	_ = s.end(0, syscall.SIGKILL) // says that it was killed
-	each(offered[:3], func(_ int, p *pollster) bool { p.confirm(ctx, image, at(1)); return true })
+	each(offered[:3], func(_ int, p *pollster) bool { p.confirm(ctx, image, s.at(1)); return true })
 	if err := s.start(0); err != nil {
 		t.Fatal(err)
 	}
-	each(offered[3:], func(_ int, p *pollster) bool { p.confirm(ctx, image, at(0), at(1), at(0), at(1)); return true })
-	await(at(1), "running", o.Phase+1)
+	each(offered[3:], func(_ int, p *pollster) bool { p.confirm(ctx, image, s.at(0), s.at(1), s.at(0), s.at(1)); return true })
+	await(s.at(1), "running", o.Phase+1)
 
 	// A pause at one server holds at the other, for every poll from its answer on.
-	if _, err := operator(at(0)).Say(ctx, o.ID, fleet.CommandPause, "look"); err != nil {
+	if _, err := operator(s.at(0)).Say(ctx, o.ID, fleet.CommandPause, "look"); err != nil {
 		t.Fatal(err)
 	}
 	rest := slices.DeleteFunc(slices.Clone(all), func(p *pollster) bool { return slices.Contains(offered, p) })
-	if got := each(rest, func(i int, p *pollster) bool { return p.ask(ctx, at(1)).HasOffer }); len(got) != 0 {
+	if got := each(rest, func(i int, p *pollster) bool { return p.ask(ctx, s.at(1)).HasOffer }); len(got) != 0 {
 		t.Errorf("%d devices got the release from the other server after the pause", len(got))
 	}
-	if _, err := operator(at(1)).Say(ctx, o.ID, fleet.CommandResume, ""); err != nil {
+	if _, err := operator(s.at(1)).Say(ctx, o.ID, fleet.CommandResume, ""); err != nil {
 		t.Fatal(err)
 	}
 	waiting := rest
 	for round := 0; len(waiting) > 0 && round < mostPolls; round++ {
-		waiting = each(waiting, func(i int, p *pollster) bool { return !p.ask(ctx, at(i+round)).HasOffer })
+		waiting = each(waiting, func(i int, p *pollster) bool { return !p.ask(ctx, s.at(i+round)).HasOffer })
 	}
 	if len(waiting) > 0 {
 		t.Fatalf("%d of %d devices did not get the release after the rollout went on", len(waiting), len(rest))
@@ -278,21 +273,21 @@ func TestReplicasRollout(t *testing.T) {
 	if e != 0 {
 		t.Fatal(e)
 	}
-	status, header, _ := post(ctx, at(1)+native.PathPoll, body)
+	status, header, _ := post(ctx, s.at(1)+native.PathPoll, body)
 	if status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" {
 		t.Errorf("cut off from the database: status %d, %v", status, header)
 	}
-	res, err := http.Get(at(1) + "/api/v1/health")
+	res, err := http.Get(s.at(1) + "/api/v1/health")
 	if err != nil || res.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("health: %v %v", res, err)
 	}
 	if err == nil {
 		res.Body.Close()
 	}
-	each(rest[:10], func(_ int, p *pollster) bool { p.confirm(ctx, image, at(0)); return true })
+	each(rest[:10], func(_ int, p *pollster) bool { p.confirm(ctx, image, s.at(0)); return true })
 	s.each[1].cable.mend()
-	each(rest[10:], func(i int, p *pollster) bool { p.confirm(ctx, image, at(i)); return true })
-	await(at(1), "complete", o.Phase+1)
+	each(rest[10:], func(i int, p *pollster) bool { p.confirm(ctx, image, s.at(i)); return true })
+	await(s.at(1), "complete", o.Phase+1)
 
 	// Nothing was done twice.
 	for what, q := range map[string]string{

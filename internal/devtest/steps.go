@@ -30,7 +30,7 @@ var steps = []step{
 	{"core-go1.23", "core type-checks with the oldest Go that it promises", stepOldGo},
 	{"test", "unit, architecture, command line and end-to-end tests, and the seeds of all fuzz targets", stepTest},
 	{"race", "the same tests under the race detector, where there is more than one goroutine", stepRace},
-	{"test-s3", "images in a bucket: suites and updates on an S3-compatible server, versitygw", stepS3},
+	{"test-s3", "images in a bucket: suites and updates on an S3-compatible server, versitygw; two servers on it and on PostgreSQL", stepS3},
 	{"size-server", "the program, stripped, is below its limit", stepSizeServer},
 	{"test-postgres", "stores, wires and the program on PostgreSQL, and servers that share one", stepPostgres},
 	{"demo", "runnel demo --json, and its figures within their bounds", stepDemo},
