@@ -59,7 +59,6 @@ type Engine struct {
 	last   map[int64]stepped
 }
 
-// stepped is when a rollout was stepped last, and what that cost.
 func (e *Engine) machine() time.Time {
 	if e.Machine == nil {
 		return time.Time{}
@@ -67,6 +66,7 @@ func (e *Engine) machine() time.Time {
 	return e.Machine()
 }
 
+// stepped is when a rollout was stepped last, and what that cost.
 type stepped struct {
 	at   time.Time
 	cost time.Duration
@@ -81,13 +81,14 @@ type census struct {
 
 // Run steps until ctx ends. What fails is logged and tried again.
 func (e *Engine) Run(ctx context.Context) error {
+	var t trouble
 	tick := time.NewTicker(Interval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			if err := e.Tick(ctx); err != nil && ctx.Err() == nil {
-				e.Log.ErrorContext(ctx, "rollouts could not be moved", "error", err)
+			if err := e.Tick(ctx); ctx.Err() == nil {
+				t.ended(ctx, e.Log, e.Now(), err)
 			}
 		case <-ctx.Done():
 			return nil
