@@ -221,6 +221,10 @@ func (s *stepper) need() int {
 	return max(int(math.Floor(p.Success*float64(s.Expected)+1e-9)), 1)
 }
 
+// among is of how many devices a text speaks: those that the phase waits for, by the last
+// census, or those that came in by it since, if they are more.
+func (s *stepper) among() int { return max(s.Expected, s.phase.Offered-s.phase.Aside, 0) }
+
 func (s *stepper) passes() bool {
 	p, _ := s.CurrentPhase()
 	need := s.need()
@@ -232,13 +236,13 @@ func (s *stepper) passes() bool {
 	if s.Passed == 0 {
 		s.Passed, s.changed = s.in.Clock, true
 		if p.Soak > 0 {
-			s.log(fleet.EventRollout, "rollout %d: phase %d (%s) has passed, %d of %d confirmed; it soaks for %s", s.ID, s.Phase+1, p, s.phase.Confirmed, s.Expected, p.Soak)
+			s.log(fleet.EventRollout, "rollout %d: phase %d (%s) has passed, %d of %d confirmed; it soaks for %s", s.ID, s.Phase+1, p, s.phase.Confirmed, s.among(), p.Soak)
 		}
 	}
 	if s.in.Clock.Since(s.Passed) < p.Soak {
 		return true
 	}
-	s.advance(fmt.Sprintf("phase %d (%s) has passed, %d of %d confirmed", s.Phase+1, p, s.phase.Confirmed, s.Expected))
+	s.advance(fmt.Sprintf("phase %d (%s) has passed, %d of %d confirmed", s.Phase+1, p, s.phase.Confirmed, s.among()))
 	return true
 }
 
@@ -260,11 +264,11 @@ func (s *stepper) stuck() {
 	p, _ := s.CurrentPhase()
 	lost := max(of(s.phase).bad-s.Forgiven.Bad, 0)
 	if need := s.need(); s.Expected > 0 && s.phase.Progress == 0 && s.phase.Retrying == 0 && lost > 0 && s.Expected-of(s.phase).bad < need {
-		s.to(fleet.RolloutPaused, fleet.EventRolloutNo, "phase %d (%s) can't succeed: %d of %d failed, and %d have to confirm", s.Phase+1, p, of(s.phase).bad, s.Expected, need)
+		s.to(fleet.RolloutPaused, fleet.EventRolloutNo, "phase %d (%s) can't succeed: %d of %d failed, and %d have to confirm", s.Phase+1, p, of(s.phase).bad, s.among(), need)
 		return
 	}
 	if p.Most > 0 && s.in.Clock.Since(s.Began) >= p.Most {
-		s.to(fleet.RolloutPaused, fleet.EventRolloutNo, "phase %d (%s) took longer than %s: %d of %d confirmed", s.Phase+1, p, p.Most, s.phase.Confirmed, max(s.Expected, 0))
+		s.to(fleet.RolloutPaused, fleet.EventRolloutNo, "phase %d (%s) took longer than %s: %d of %d confirmed", s.Phase+1, p, p.Most, s.phase.Confirmed, s.among())
 	}
 }
 

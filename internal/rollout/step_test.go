@@ -67,6 +67,8 @@ func TestStep(t *testing.T) {
 		{name: "S5 it is tried again", change: func(r *fleet.Rollout) { r.Expected = 1 }, counts: fleet.Counts{Failed: 1, Retrying: 1}, state: fleet.RolloutRunning, same: true},
 		{name: "S6 not enough", counts: fleet.Counts{Confirmed: 7}, state: fleet.RolloutRunning, same: true},
 		{name: "S6 enough", counts: fleet.Counts{Confirmed: 8}, state: fleet.RolloutRunning, phase: 1, reason: "8 of 10 confirmed; phase 2 of 2 (100%) has begun"},
+		{name: "S6 more came since they were counted", counts: fleet.Counts{Offered: 16, Confirmed: 14, Progress: 1, Aside: 1}, state: fleet.RolloutRunning, phase: 1, reason: "14 of 15 confirmed"},
+		{name: "S5 more failed than were counted", change: func(r *fleet.Rollout) { r.Course.Phases[0].Fail = 1 }, counts: fleet.Counts{Offered: 16, Failed: 12, Confirmed: 4}, state: fleet.RolloutPaused, reason: "12 of 16 failed"},
 		{name: "S6 two of three are enough", change: func(r *fleet.Rollout) { r.Expected = 3 }, counts: fleet.Counts{Confirmed: 2, Failed: 1}, state: fleet.RolloutRunning, phase: 1},
 		{name: "S6 fewer are waited for than were", counts: fleet.Counts{Confirmed: 7}, in: func(i *Input) { i.Census = 8 }, state: fleet.RolloutRunning, phase: 1},
 		{name: "S6 it soaks", change: func(r *fleet.Rollout) { r.Course.Phases[0].Soak = time.Hour }, counts: fleet.Counts{Confirmed: 8}, state: fleet.RolloutRunning},
