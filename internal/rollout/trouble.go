@@ -23,7 +23,7 @@ type trouble struct {
 func (t *trouble) ended(ctx context.Context, log *slog.Logger, now time.Time, err error) {
 	if err == nil {
 		if t.code != "" {
-			log.InfoContext(ctx, "rollouts are moved again", "after", now.Sub(t.since).Round(time.Second))
+			log.InfoContext(ctx, "rollouts are moved again", "after", now.Sub(t.since).Round(time.Second).String())
 		}
 		*t = trouble{}
 		return
@@ -37,5 +37,5 @@ func (t *trouble) ended(ctx context.Context, log *slog.Logger, now time.Time, er
 		return
 	}
 	t.code, t.told = code, now
-	log.ErrorContext(ctx, "rollouts could not be moved", "error", err, "for", now.Sub(t.since).Round(time.Second))
+	log.ErrorContext(ctx, "rollouts could not be moved", "error", err, "for", now.Sub(t.since).Round(time.Second).String())
 }
