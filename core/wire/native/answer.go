@@ -30,6 +30,12 @@ type Offer struct {
 	Epoch, Sequence uint32
 	ManifestLength  uint32 // of the envelope, bytes
 	Chunk           uint32 // of the stream, bytes
+
+	// A derived stream, in place of the raw one as long as that helps: the SHA-256 of
+	// its sheet's envelope, its length in bytes, and the SHA-256 of the stream file.
+	// nil, 0 and nil: none.
+	Sheet, Derived []byte
+	SheetLength    uint32
 }
 
 const (
@@ -43,7 +49,9 @@ func (m *Answer) valid() bool {
 }
 
 func (o *Offer) valid() bool {
-	return len(o.Manifest) == DigestSize && len(o.Stream) == DigestSize && o.Sequence != 0
+	return len(o.Manifest) == DigestSize && len(o.Stream) == DigestSize && o.Sequence != 0 &&
+		(!derivedMade || sized(o.Sheet, DigestSize) && sized(o.Derived, DigestSize) &&
+			(o.Sheet == nil) == (o.Derived == nil) && (o.Sheet == nil) == (o.SheetLength == 0))
 }
 
 // Encode puts the body into buf and returns it.
@@ -64,7 +72,7 @@ func (m *Answer) Encode(buf []byte, mac MAC) ([]byte, Error) {
 	if m.HasOffer {
 		o := &m.Offer
 		w.Key(7)
-		w.Map(7)
+		w.Map(7 + 3*count(o.Sheet != nil))
 		field(&w, 0, o.Epoch)
 		field(&w, 1, o.Sequence)
 		fieldBytes(&w, 2, o.Manifest)
@@ -72,6 +80,11 @@ func (m *Answer) Encode(buf []byte, mac MAC) ([]byte, Error) {
 		fieldBytes(&w, 4, o.Stream)
 		field(&w, 5, o.Chunk)
 		field64(&w, 6, o.FileLength)
+		if o.Sheet != nil {
+			fieldBytes(&w, 7, o.Sheet)
+			field(&w, 8, o.SheetLength)
+			fieldBytes(&w, 9, o.Derived)
+		}
 	}
 	if m.Cancel != 0 {
 		field(&w, 8, m.Cancel)
@@ -171,7 +184,9 @@ func (o *Offer) read(r *cbor.Reader) {
 		case 6:
 			o.FileLength = r.Uint(1<<64 - 1)
 		default:
-			r.Unknown(k)
+			if !derivedMade || !o.readDerived(r, k) {
+				r.Unknown(k)
+			}
 			continue
 		}
 		seen |= 1 << k

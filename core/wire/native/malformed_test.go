@@ -243,7 +243,9 @@ func TestOfferShelf(t *testing.T) {
 		{"manifest of 31", 2, octets(31), ErrField},
 		{"stream of 31", 4, octets(31), ErrField},
 		{"stream as text", 4, text(32), ErrForm},
-		{"unknown field", 7, "00", ErrUnknown},
+		{"unknown field", 10, "00", ErrUnknown},
+		{"a sheet alone", 7, octets(32), ErrField}, {"a derived stream alone", 9, octets(32), ErrField}, {"a sheet's length alone", 8, "05", ErrField},
+		{"a sheet of 31", 7, octets(31), ErrField}, {"a sheet of no bytes", 8, "00", ErrField}, {"a derived stream as text", 9, text(32), ErrForm},
 	} {
 		p := m.with(7, hex.EncodeToString(offer.with(c.key, c.value).join())).join()
 		if got, err := decode(MessageAnswer, sealed(p, MessageAnswer, mac), mac); err != c.want || (err != 0) != empty(got) {

@@ -140,7 +140,14 @@ func samples() map[string]message {
 	for i := range slots.Slots {
 		slots.Slots[i] = m32 - uint32(i)
 	}
+	derived := &Poll{Device: []byte("d"), Profile: ProfileMACOnly, Hardware: []byte("h"), SlotCount: 1, Running: Factory, Envelope: 2096, Chunk: 2048,
+		Derived: Derived{Version: 1, Profiles: 1<<1 | 1<<2, RAM: 15360}}
+	derived.Slots[0] = 65536
 	return map[string]message{
+		"poll-derived": derived,
+		"answer-derived": &Answer{Device: []byte("d"), Nonce: 5, Highest: 4, ComeBack: 60, ListVersion: 1, ListGeneration: 1, HasOffer: true,
+			Offer: Offer{Epoch: 1, Sequence: 42, Manifest: digestOf("manifest"), ManifestLength: 412, Stream: digestOf("stream"), Chunk: 1024,
+				FileLength: 1048576 + 32*1023, Sheet: digestOf("sheet"), SheetLength: 290, Derived: digestOf("patch")}},
 		"poll-full": full, "poll-least": least, "poll-16-slots": slots, "poll-health": healthy,
 		"answer-offer": &Answer{Device: name, Nonce: m64, Highest: m64, ComeBack: 3600, ListVersion: 9, ListGeneration: 1, Time: 1790000000, HasOffer: true,
 			Random: span(1, 8), Offer: Offer{Epoch: 1, Sequence: 42, Manifest: digestOf("manifest"), ManifestLength: 412,
@@ -192,8 +199,8 @@ func TestSizes(t *testing.T) {
 	}{
 		{"Keys", unsafe.Sizeof(Keys{}), 128},
 		{"SoftMAC", unsafe.Sizeof(SoftMAC{}), 24},
-		{"Poll", unsafe.Sizeof(Poll{}), 272},
-		{"Answer", unsafe.Sizeof(Answer{}), 200},
+		{"Poll", unsafe.Sizeof(Poll{}), 280},
+		{"Answer", unsafe.Sizeof(Answer{}), 256},
 		{"Report", unsafe.Sizeof(Report{}), 88},
 		{"Ack", unsafe.Sizeof(Ack{}), 40},
 		{"Enrol", unsafe.Sizeof(Enrol{}), 96},
@@ -334,7 +341,7 @@ func TestNoKindPassesForAnother(t *testing.T) {
 			}
 		}
 	}
-	if tried != 14*11 {
+	if tried != 16*11 {
 		t.Errorf("%d pairs were tried", tried)
 	}
 }

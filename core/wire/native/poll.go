@@ -50,6 +50,8 @@ type Poll struct {
 	HasSecureVersion bool
 	HasChip          bool
 	Chip             uint16 // chip id of ESP-IDF's image header
+
+	Derived Derived // streams that it takes beside the raw ones
 }
 
 const pollMust = 1<<0 | 1<<1 | 1<<2 | 1<<4 | 7<<7 | 3<<10 | 1<<12 | 1<<13 | 1<<15 | 1<<16 | 1<<17 | 1<<18 | 1<<21
@@ -67,6 +69,15 @@ func (m *Poll) valid() bool {
 		(m.HasChip || m.Chip == 0) && (m.HasSecureVersion || m.SecureVersion == 0)
 }
 
+// fields is how many there are. It is apart from Encode for TinyGo: of a function with
+// more than a hundred uses of a pointer LLVM takes it that the pointer is kept, and what
+// it points at goes to the heap.
+func (m *Poll) fields() int {
+	return 16 + count(m.Random != nil) + count(m.Digest != nil) + count(m.Version != nil) +
+		count(m.HasChip) + 2*count(m.InProgress != 0) + count(m.HasSecureVersion) + count(len(m.Health) > 0) +
+		count(derivedMade && m.Derived.Version != 0)
+}
+
 // Encode puts the body into buf and returns it.
 //
 //go:noinline
@@ -76,8 +87,7 @@ func (m *Poll) Encode(buf []byte, mac MAC) ([]byte, Error) {
 	}
 	var w cbor.Writer
 	w.Begin(buf)
-	w.Map(16 + count(m.Random != nil) + count(m.Digest != nil) + count(m.Version != nil) +
-		count(m.HasChip) + 2*count(m.InProgress != 0) + count(m.HasSecureVersion) + count(len(m.Health) > 0))
+	w.Map(m.fields())
 	fieldText(&w, 0, m.Device)
 	field(&w, 1, uint32(m.Key))
 	field64(&w, 2, m.Nonce)
@@ -114,6 +124,9 @@ func (m *Poll) Encode(buf []byte, mac MAC) ([]byte, Error) {
 	if len(m.Health) > 0 {
 		w.Key(-1)
 		w.Raw(m.Health)
+	}
+	if derivedMade && m.Derived.Version != 0 {
+		m.Derived.write(&w)
 	}
 	return seal(&w, buf, mac, MessagePoll)
 }
@@ -189,6 +202,11 @@ func (m *Poll) read(r *cbor.Reader) Error {
 			if p := r.Raw(from); len(p) <= MaxHealth {
 				m.Health = p // what is longer is nobody's: it is passed over
 			}
+			continue
+		case derivedKey:
+			from := r.Pos()
+			r.Skip()
+			m.Derived.decode(r.Raw(from))
 			continue
 		default:
 			r.Unknown(k)

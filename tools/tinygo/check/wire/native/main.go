@@ -68,9 +68,14 @@ func device(mac native.MAC) {
 	poll.Slots[0], poll.SlotCount = board.Input(), 2
 	health := native.Health{FreeRAM: board.Input(), Battery: uint8(board.Input())}
 	poll.Health = health.Encode(bytes[:native.MaxHealth])
+	if board.Bool() {
+		native.MakesDerived()
+		poll.Derived = native.Derived{Version: uint8(board.Input()), Profiles: uint8(board.Input()), RAM: board.Input()}
+	}
 	send(poll.Encode(body[:], mac))
 	check(answer.Decode(receive(), mac, bytes[:8], poll.Nonce, poll.Random))
 	board.Bytes(answer.Offer.Stream)
+	board.Bytes(answer.Offer.Sheet)
 
 	report.Device, report.Digest = bytes[:8], secret[:]
 	send(report.Encode(body[:], mac))
