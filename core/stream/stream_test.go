@@ -340,6 +340,41 @@ func TestUnprovenAcceptsNothing(t *testing.T) {
 	}
 }
 
+// TestGoOn: with the hash that was kept, and with no other, a stream goes on at any
+// record.
+func TestGoOn(t *testing.T) {
+	s := Shape{1000, 256}
+	records, hashes := build(payload(1000), 256)
+	var v Verifier
+	var h digest.SHA256
+	if v.GoOn(0, &hashes[0]) != ErrShape {
+		t.Error("went on without a stream")
+	}
+	v.Begin(s, &hashes[0])
+	if v.GoOn(4, &hashes[0]) != ErrRange {
+		t.Error("went on behind the end")
+	}
+	var kept [][HashSize]byte
+	for _, r := range records {
+		var e [HashSize]byte
+		v.Expected(&e)
+		kept = append(kept, e)
+		if err := v.Accept(r, &h); err != 0 {
+			t.Fatal(err)
+		}
+	}
+	for i := range records {
+		for j := range kept {
+			if v.GoOn(uint32(i), &kept[j]) != 0 || v.Index() != uint32(i) {
+				t.Fatalf("record %d: does not go on", i)
+			}
+			if err := v.Accept(records[i], &h); (err == 0) != (i == j) {
+				t.Errorf("record %d with the hash of %d: %v", i, j, err)
+			}
+		}
+	}
+}
+
 // run walks to the end and returns the number of steps.
 func run(t *testing.T, w *Walk, s *slot, buffer int) int {
 	t.Helper()

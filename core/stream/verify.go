@@ -8,7 +8,7 @@ import "github.com/runnel-fota/runnel/core/digest"
 //	V1 Accept returns 0 only for the record that the root stands for, at its index
 //	V2 a refused record changes nothing: the same index may be tried again
 //	V3 after Resume nothing is accepted until a walk over what is in flash has
-//	   proven the expected hash
+//	   proven the expected hash; what GoOn is told was proven before
 type Verifier struct {
 	shape Shape
 	index uint32
@@ -50,6 +50,24 @@ func (v *Verifier) Resume(i uint32, hash *[HashSize]byte) Error {
 	}
 	return 0
 }
+
+// GoOn goes on at record i of the stream that Begin named. Unlike Resume's, hash is
+// believed: it is what Expected told when record i was due, from where the caller
+// kept it.
+func (v *Verifier) GoOn(i uint32, hash *[HashSize]byte) Error {
+	if !v.shape.Valid() {
+		return ErrShape
+	}
+	if i >= v.shape.Records() {
+		return ErrRange
+	}
+	v.index, v.state = i, proven
+	copy(v.want[:], hash[:])
+	return 0
+}
+
+// Expected puts the hash of record Index into out, where there is such a record.
+func (v *Verifier) Expected(out *[HashSize]byte) { copy(out[:], v.want[:]) }
 
 // Walk begins the walk that proves what Resume set up.
 func (v *Verifier) Walk(w *Walk) Error {

@@ -52,6 +52,8 @@ func main() {
 	var err error
 	slot, err = flash.NewArea(board.Flash(), 0, board.Input())
 	board.Err(err)
+	verifier.Expected(&next)
+	board.Err(verifier.GoOn(i, &next))
 	board.Err(verifier.Resume(i, &next))
 	board.Err(verifier.Walk(&walk))
 	var src stream.Source = &slot
