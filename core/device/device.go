@@ -22,6 +22,7 @@ import (
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/digest"
 	"github.com/runnel-fota/runnel/core/flash"
+	"github.com/runnel-fota/runnel/core/manifest"
 	"github.com/runnel-fota/runnel/core/state"
 )
 
@@ -96,6 +97,8 @@ const (
 	EventUnreachable                      // the server could not be reached
 	EventReported                         // a report was acknowledged
 	EventKeyList                          // a new key list was accepted
+	EventDerived                          // the image comes by a patch or compressed stream; Status says how many bytes it has
+	EventFullStream                       // a patch or compressed stream is of no use; Reason says why, the raw stream is taken
 )
 
 // Need is what Step wants next.
@@ -195,6 +198,7 @@ const (
 	ErrJournal
 	ErrIdentity
 	ErrTrust
+	ErrPatches
 )
 
 //go:noinline
@@ -212,6 +216,8 @@ func (e Error) Error() string {
 		return "device: no id, no product or no key"
 	case ErrTrust:
 		return "device: no roots, no verifier, or no store for a key list"
+	case ErrPatches:
+		return "device: memory for patches too short, or an output buffer that is no power of two from 256 to 4,096 and no multiple of the program unit"
 	}
 	return "device: unknown error"
 }
@@ -358,6 +364,8 @@ type Status struct {
 	Erased     uint32 // bytes of the target erased
 	ChunkBytes uint32 // bytes of a chunk in hand
 	Reason     Reason // why the last deployment failed
+	Derived    uint32 // bytes of the derived stream that the image comes by; 0: a raw one
+	Patch      bool   // it is a patch, else compressed
 }
 
 // Status may be called between Steps.
@@ -368,6 +376,9 @@ func (u *Updater) Status() Status {
 	}
 	if u.rel.known {
 		s.Size, s.ChunkSize = u.rel.Size, u.rel.chunk
+	}
+	if p := u.patching(); p != nil {
+		s.Derived, s.Patch = p.shape.Size, p.kind == manifest.StreamPatch
 	}
 	return s
 }

@@ -162,7 +162,7 @@ func (u *Updater) eraseNext() error {
 		in.erased, in.gapFrom, in.gapTo = in.gapTo, 0, 0
 	}
 	// A single sector needs no entry: space that no entry covers is erased again.
-	in.note = n > g.EraseSize && in.resumable
+	in.note = n > g.EraseSize && in.resumable && u.patching() == nil
 	return nil
 }
 
@@ -173,12 +173,13 @@ func (u *Updater) eraseNext() error {
 func (u *Updater) programNext() error {
 	in, s := &u.inst, u.slot()
 	end := roundUp(in.inHand, s.ProgramSize())
-	s.Blank(u.chunk()[in.inHand:end])
+	from := u.piece()
+	s.Blank(from[in.inHand:end])
 	n := end - in.done
 	if n > programPerStep {
 		n = programPerStep
 	}
-	if err := s.Program(u.chunk()[in.done:in.done+n], in.written+in.done); err != nil {
+	if err := s.Program(from[in.done:in.done+n], in.written+in.done); err != nil {
 		return err
 	}
 	in.done += n
@@ -203,7 +204,7 @@ func (u *Updater) readBack() (bool, error) {
 		if err := s.ReadAt(buf, in.written+in.done); err != nil {
 			return false, err
 		}
-		if !digest.Equal(buf, u.chunk()[in.done:in.done+n]) {
+		if !digest.Equal(buf, u.piece()[in.done:in.done+n]) {
 			return false, flash.ErrProgram
 		}
 		in.done += n
@@ -230,9 +231,20 @@ func (in *install) entry() entry {
 	return entry{in.written, erased, in.crc}
 }
 
+// piece is what is programmed: the chunk in hand, or what was made.
+func (u *Updater) piece() []byte {
+	if p := u.patching(); p != nil {
+		return p.out
+	}
+	return u.chunk()
+}
+
 // noteDue: is a journal entry due for what was written.
 func (u *Updater) noteDue() bool {
 	in := &u.inst
+	if u.patching() != nil {
+		return in.resumable && in.written == u.rel.Size // and at restart points
+	}
 	return in.resumable && (in.written-in.noted >= u.span() || in.written == u.rel.Size)
 }
 

@@ -96,13 +96,18 @@ func (j *journal) loadSector(i uint8, slot boot.Slot, rel *release, buf []byte) 
 	}
 	j.headCRC[i] = crc
 	var best, got entry
+	var point patchPoint
 	any := false
-	e, unit := buf[headerBytes:headerBytes+entryBytes], j.unit(entryBytes)
+	size := uint32(entryBytes)
+	if patchesMade && h[6] == derivedMark {
+		size = derivedEntry
+	}
+	e, unit := buf[headerBytes:headerBytes+size], j.unit(size)
 	for at := j.unit(headerBytes); at+unit <= sector; at += unit {
 		if err := j.area.ReadAt(e, base+at); err != nil {
 			return err
 		}
-		if got.parse(e, crc) && (!any || got.newer(&best)) {
+		if got.parse(e, crc) && (!any || got.newer(&best)) && (size == entryBytes || point.follows(e)) {
 			best, any = got, true
 		}
 	}
@@ -198,15 +203,18 @@ func (j *journal) begin() {
 	j.step = 0
 }
 
-// append does one flash operation towards a durable entry e.
+// append does one flash operation towards a durable entry e; p is at work, or nil.
 //
 //go:noinline
-func (j *journal) append(e *entry, slot boot.Slot, rel *release, buf []byte) (done bool, err error) {
+func (j *journal) append(e *entry, slot boot.Slot, rel *release, p *Patches, buf []byte) (done bool, err error) {
 	le := binary.LittleEndian
 	turn := j.turn & 1
 	next, crc, sector := &j.next[turn], &j.headCRC[turn], j.sector()
 	base := uint32(turn) * sector
 	n := j.unit(entryBytes)
+	if p != nil {
+		n = j.unit(derivedEntry)
+	}
 	if j.step == 0 && *next+n <= sector {
 		j.step = 2
 	}
@@ -219,6 +227,9 @@ func (j *journal) append(e *entry, slot boot.Slot, rel *release, buf []byte) (do
 		j.area.Blank(h)
 		le.PutUint32(h, journalMagic)
 		h[4], h[5], h[6], h[7] = journalFormat, byte(slot), 0, 0
+		if p != nil {
+			h[6] = derivedMark
+		}
 		le.PutUint32(h[8:], j.session)
 		rel.fields(&state.Fields{P: h[12:]})
 		*crc = digest.CRC32(0, h[:60])
@@ -226,11 +237,14 @@ func (j *journal) append(e *entry, slot boot.Slot, rel *release, buf []byte) (do
 		err = j.area.Program(h, base)
 		*next = n
 	case 2:
-		p := buf[:n]
-		j.area.Blank(p)
-		e.fields(&state.Fields{P: p})
-		le.PutUint32(p[12:], digest.CRC32(*crc, p[:12]))
-		err = j.area.Program(p, base+*next)
+		b := buf[:n]
+		j.area.Blank(b)
+		e.fields(&state.Fields{P: b})
+		le.PutUint32(b[12:], digest.CRC32(*crc, b[:12]))
+		if p != nil {
+			p.point.put(b[entryBytes:], le.Uint32(b[12:]))
+		}
+		err = j.area.Program(b, base+*next)
 	case 3:
 		if *next == j.unit(headerBytes) { // the first entry: its header is new too
 			if err = j.area.ReadAt(buf[:headerBytes], base); err != nil {
@@ -246,6 +260,10 @@ func (j *journal) append(e *entry, slot boot.Slot, rel *release, buf []byte) (do
 		}
 		var got entry
 		if !got.parse(buf, *crc) || got != *e {
+			err = ErrJournal
+			break
+		}
+		if p != nil && !p.noted(j, base+*next, buf) {
 			err = ErrJournal
 			break
 		}

@@ -7,3 +7,8 @@ package device
 var v1Made bool
 
 func makesV1() { v1Made = true }
+
+// patchesMade: this program makes a Patches; as v1Made.
+var patchesMade bool
+
+func makesPatches() { patchesMade = true }

@@ -6,3 +6,8 @@ package device
 const v1Made = true
 
 func makesV1() {}
+
+// patchesMade: the same.
+const patchesMade = true
+
+func makesPatches() {}

@@ -59,6 +59,9 @@ type NativeConfig struct {
 	Profile Profile
 	// Judge is room for judging a manifest, for this device alone.
 	Judge *Judge
+	// Patches takes patches and compressed streams, for this device alone; nil: raw
+	// streams only.
+	Patches *Patches
 
 	Format        uint8 // manifest.FormatESP or FormatRaw
 	Security      native.Security
@@ -135,6 +138,11 @@ func (n *Native) attach(u *Updater) error {
 		// Behind the chunk: its hash, then a journal's entry, which needs one unit.
 		if len(u.buf) >= chunk+max(windowHash+entryBytes, unit) {
 			break
+		}
+	}
+	if p := n.patches(); p != nil {
+		if err := p.attach(u); err != nil {
+			return err
 		}
 	}
 	u.chunkTo, u.scratchAt = uint16(chunk), uint16(chunk)

@@ -36,6 +36,9 @@ func (n *Native) offered(u *Updater, o *native.Offer) {
 	copy(n.root[:], o.Manifest)
 	copy(n.judged[:], o.Manifest)
 	copy(n.file[:], o.Stream)
+	if p := n.patches(); p != nil {
+		p.offered(u, o)
+	}
 	n.manifestLen, n.hint = uint16(o.ManifestLength), o.Chunk
 	n.judgedBy, n.settled = 0, false
 	u.hangUp()
@@ -75,7 +78,7 @@ func (n *Native) gotManifest(u *Updater) {
 		n.refuse(u, ReasonManifest)
 		return
 	}
-	if n.c.Profile.by.begin(n) != 0 {
+	if n.c.Profile.by.begin(n, manifest.KindManifest) != 0 {
 		n.refuse(u, ReasonSignature)
 		return
 	}
@@ -145,6 +148,9 @@ func (n *Native) judge(u *Updater) {
 		return
 	}
 	copy(n.root[:], raw.Root)
+	if p := n.patches(); p != nil {
+		p.judged(m)
+	}
 	rel.chunk = raw.Chunk
 	n.tries, n.plain, n.doubt = 0, false, false
 	u.consider(rel)

@@ -111,6 +111,9 @@ func (n *Native) describe(u *Updater, m *native.Poll) {
 	if u.rel.known && u.rel.Stamp != 0 {
 		m.InProgress, m.Progress = u.rel.Stamp, u.jnl.newest.written
 	}
+	if p := n.patches(); p != nil {
+		m.Derived = p.says()
+	}
 	// Random bits, so that a counter that was set back repeats no message.
 	var bits uint32 // of the chip's generator, which may take milliseconds for 32
 	for i := range n.random {

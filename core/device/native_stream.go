@@ -13,6 +13,14 @@ import (
 //
 //go:noinline
 func (n *Native) resume(u *Updater) Need {
+	if p := n.patches(); p != nil && p.mode != patchRaw {
+		if p.mode == patchUndecided {
+			p.decide(n, u)
+		}
+		if p.mode == patchDerived {
+			return p.resume(n, u)
+		}
+	}
 	in := &u.inst
 	switch u.sub {
 	case 0:
@@ -244,7 +252,11 @@ func (n *Native) blank(u *Updater, off uint32) (bool, error) {
 func (n *Native) request(u *Updater, i, early uint32) Need {
 	t := text{buf: u.buf}
 	t.add(streamTarget)
-	t.hex(n.file[:])
+	s, file := u.shape(), n.file[:]
+	if p := u.patching(); p != nil {
+		file = p.file[:]
+	}
+	t.hex(file)
 	if n.tries >= bustAfter {
 		t.add("?fresh=")
 		t.number(u.c.Port.Random())
@@ -255,17 +267,17 @@ func (n *Native) request(u *Updater, i, early uint32) Need {
 	// A request ends with a whole number of report spans, so that reports go between two.
 	span := u.reportSpan()
 	n.until = (i/span + 1) * span
-	last := u.shape().Records()
+	last := s.Records()
 	if n.until+span/4 > last {
 		n.until = last // what is left is not worth two round trips
 	}
 	if n.plain {
 		n.until = last
 	}
-	record := u.rel.chunk + stream.HashSize // a file that is longer than 32 bits is in no slot
+	record := s.Chunk + stream.HashSize // a file that is longer than 32 bits is in no slot
 	to := n.until * record
 	if n.until == last {
-		to -= stream.HashSize + (last*u.rel.chunk - u.rel.Size) // the last one has no hash and may be short
+		to -= stream.HashSize + (last*s.Chunk - s.Size) // the last one has no hash and may be short
 	}
 	l := &u.io.req
 	*l = layout{}
@@ -276,7 +288,7 @@ func (n *Native) request(u *Updater, i, early uint32) Need {
 	n.busy, n.have = true, false
 	first := early
 	if first == 0 {
-		first = u.shape().RecordLen(i)
+		first = s.RecordLen(i)
 	}
 	return u.send(0, int(first))
 }
@@ -314,6 +326,9 @@ func (n *Native) endStream(u *Updater) {
 //
 //go:noinline
 func (n *Native) streamFailed(u *Updater, r Reason) Need {
+	if p := u.patching(); p != nil {
+		return p.streamFailed(n, u, r)
+	}
 	if r != ReasonNone {
 		n.tries++
 		n.plain = n.plain || r == ReasonStream && n.tries == chunkTries-1
@@ -332,6 +347,9 @@ func (n *Native) streamFailed(u *Updater, r Reason) Need {
 
 //go:noinline
 func (n *Native) fetch(u *Updater) Need {
+	if p := u.patching(); p != nil {
+		return p.pump(n, u)
+	}
 	if n.v.Done() {
 		n.endStream(u)
 		u.beginVerify()
@@ -429,6 +447,10 @@ func (n *Native) words(u *Updater, m *native.Report) {
 		m.State, m.Reason = native.StateRebooting, 0
 	case sayFailed:
 		m.State = native.StateFailed
+	case sayFullStream:
+		if p := n.patches(); p != nil {
+			m.State, m.Reason = native.StateDownloading, uint16(p.reason)
+		}
 	case sayOutcome:
 		im = &u.rec.Trial.Image
 		m.Reason, m.Bytes = uint16(outcomeReason(u.rec.Outcome)), im.Size
@@ -447,4 +469,9 @@ func (n *Native) words(u *Updater, m *native.Report) {
 }
 
 // shape is what the layout of the stream in progress follows from.
-func (u *Updater) shape() stream.Shape { return stream.Shape{Size: u.rel.Size, Chunk: u.rel.chunk} }
+func (u *Updater) shape() stream.Shape {
+	if p := u.patching(); p != nil {
+		return p.shape
+	}
+	return stream.Shape{Size: u.rel.Size, Chunk: u.rel.chunk}
+}

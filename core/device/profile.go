@@ -26,8 +26,8 @@ type believer interface {
 	behind(n *Native, u *Updater, version, generation uint32) bool
 	// list fetches and judges a key list; it ends in another poll.
 	list(n *Native, u *Updater) Need
-	// begin starts on the manifest in the Judge.
-	begin(n *Native) manifest.Error
+	// begin starts on the manifest or the sheet in the Judge.
+	begin(n *Native, k manifest.Kind) manifest.Error
 	// check looks at one signature at most; with the last one it sets what the key list
 	// says of floors.
 	check(n *Native, f *manifest.Floors) (done bool, err manifest.Error)
@@ -48,5 +48,5 @@ func (*macOnly) attach(*Native, *Updater) error                         { return
 func (*macOnly) hold(*Native, *Updater) bool                            { return true }
 func (*macOnly) behind(*Native, *Updater, uint32, uint32) bool          { return false }
 func (*macOnly) list(*Native, *Updater) Need                            { return Need{} }
-func (*macOnly) begin(*Native) manifest.Error                           { return 0 }
+func (*macOnly) begin(*Native, manifest.Kind) manifest.Error            { return 0 }
 func (*macOnly) check(*Native, *manifest.Floors) (bool, manifest.Error) { return true, 0 }

@@ -54,6 +54,10 @@ const (
 	ReasonRecord               // a record that is not the release's, too often
 	ReasonStream               // no server or cache gave the part of the stream that was asked for
 	ReasonSpent                // given up as often as flash is to bear; a newer release is needed
+	ReasonSheet                // no sheet, or one that is malformed, not signed or another release's
+	ReasonPatchMemory          // a derived stream that was made for more memory
+	ReasonBase                 // a patch from another image than the one that runs
+	ReasonPatch                // a derived stream that does not make the image
 )
 
 func (r Reason) String() string {
@@ -152,6 +156,14 @@ func (r Reason) String() string {
 		return "stream not served as it was asked for, too often"
 	case ReasonSpent:
 		return "begun and taken back too often; only a newer release is taken"
+	case ReasonSheet:
+		return "stream sheet that can't be read, is not signed or of another release: the full stream is taken"
+	case ReasonPatchMemory:
+		return "patch that wants more memory than there is: the full stream is taken"
+	case ReasonBase:
+		return "patch from another image than the one that runs: the full stream is taken"
+	case ReasonPatch:
+		return "patch that does not make the image: the full stream is taken"
 	}
 	return "unknown reason"
 }

@@ -6,10 +6,11 @@ import "github.com/runnel-fota/runnel/core/state"
 type saying uint8
 
 const (
-	sayProgress saying = iota
-	sayVerified        // the image in flash is proven, a reboot comes
-	sayFailed          // failing says why
-	sayOutcome         // how the last trial ended
+	sayProgress   saying = iota
+	sayVerified          // the image in flash is proven, a reboot comes
+	sayFailed            // failing says why
+	sayOutcome           // how the last trial ended
+	sayFullStream        // a derived stream is of no use, and why
 )
 
 // say sends a report, then goes to p.

@@ -253,6 +253,9 @@ func (u *Updater) take() {
 
 // chunkLen is how many bytes the next chunk has.
 func (u *Updater) chunkLen() uint32 {
+	if p := u.patching(); p != nil {
+		return p.applier.Made() - u.inst.written
+	}
 	if left := u.rel.Size - u.inst.written; left < u.rel.chunk {
 		return left
 	}

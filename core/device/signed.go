@@ -174,8 +174,11 @@ func (s *Signed) accept(n *Native, u *Updater) {
 // there is a right one.
 func (s *Signed) bad(n *Native, u *Updater) { n.refuse(u, ReasonKeyList) }
 
-func (*signed) begin(n *Native) manifest.Error {
+func (*signed) begin(n *Native, k manifest.Kind) manifest.Error {
 	s := n.c.Profile.signed
+	if patchesMade && k == manifest.KindSheet {
+		return s.signatures.BeginSheet(&n.c.Judge.envelope, s.read())
+	}
 	return s.signatures.BeginManifest(&n.c.Judge.envelope, s.read())
 }
 

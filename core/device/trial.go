@@ -384,8 +384,11 @@ func (u *Updater) protect() {
 //
 //go:noinline
 func (u *Updater) writeNote() {
-	e := u.inst.entry()
-	done, err := u.jnl.append(&e, u.target, &u.rel, u.buf)
+	e, buf, p := u.inst.entry(), u.buf, u.patching()
+	if p != nil {
+		e.erased, buf = 0, p.out // which is empty at a restart point, and at the end
+	}
+	done, err := u.jnl.append(&e, u.target, &u.rel, p, buf)
 	if err != nil {
 		u.fail(ReasonJournal)
 		return
@@ -441,6 +444,10 @@ func (u *Updater) verify() {
 	}
 	u.hash.Sum(&u.sum)
 	if !digest.Equal(u.sum[:], u.rel.Digest[:]) {
+		if n := u.w.native; patchesMade && n != nil && n.c.Patches != nil && n.c.Patches.made {
+			n.c.Patches.fallBack(n, u, ReasonPatch) // the patch is at fault, not the release
+			return
+		}
 		u.fail(ReasonDigest)
 		return
 	}

@@ -32,6 +32,9 @@ var (
 	hash         digest.SHA256
 	judge        device.Judge
 	signed       device.Signed
+	patches      device.Patches
+	memory       [16]uint16 // far too little: this chip has no room for more, and nothing runs here
+	output       [256]byte
 
 	buffer [1280]byte
 	key    [32]byte
@@ -95,6 +98,10 @@ func main() {
 		if board.Bool() {
 			board.Err(device.NewSigned(&signed, &keeper, &keeper))
 			nativeConfig.Profile = signed.Profile()
+		}
+		if board.Bool() {
+			board.Err(device.NewPatches(&patches, &device.PatchConfig{Memory: memory[:board.Input()%16], Out: output[:]}))
+			nativeConfig.Patches = &patches
 		}
 		if board.Bool() {
 			nativeConfig.MAC = &keeper2

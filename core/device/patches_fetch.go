@@ -1,0 +1,114 @@
+package device
+
+import (
+	"github.com/runnel-fota/runnel/core/patch"
+)
+
+// pump drives the applier: proven records go in as they come, and what comes out is
+// written in order. In phaseResume nothing comes out.
+//
+//go:noinline
+func (p *Patches) pump(n *Native, u *Updater) Need {
+	if u.inst.written == p.applier.Made() {
+		p.applier.Wrote()
+	}
+	switch p.applier.Step() {
+	case patch.Hungry:
+		return p.feed(n, u)
+	case patch.Full:
+		return p.write(u)
+	case patch.Seek:
+		p.seek(n, u)
+	case patch.Restart:
+		if u.phase == phaseResume {
+			p.atLink(n, u)
+			break
+		}
+		p.note(n, u)
+	case patch.Done:
+		if u.inst.written < u.rel.Size {
+			return p.write(u)
+		}
+		p.done(n, u)
+	default:
+		if u.phase == phaseResume {
+			p.anew(n, u) // where the journal says, nothing goes on
+			break
+		}
+		p.fallBack(n, u, ReasonPatch)
+	}
+	return Need{}
+}
+
+// write has what was made written: first what it goes to erased.
+func (p *Patches) write(u *Updater) Need {
+	if u.eraseDue() {
+		u.enter(phaseErase)
+		return Need{}
+	}
+	u.chunkInHand(u.chunkLen())
+	return Need{}
+}
+
+// done: the image is made and in flash.
+func (p *Patches) done(n *Native, u *Updater) {
+	if p.at != p.shape.Size {
+		p.fallBack(n, u, ReasonPatch) // it goes on behind its end
+		return
+	}
+	n.endStream(u)
+	p.active, p.made = false, true
+	u.beginVerify()
+}
+
+// feed hands the applier what it takes of the record in hand, or has the next one come.
+func (p *Patches) feed(n *Native, u *Updater) Need {
+	if p.at == p.shape.Size {
+		p.applier.End()
+		return Need{}
+	}
+	i := p.at / p.shape.Chunk
+	off := p.at - i*p.shape.Chunk
+	if p.hand {
+		took := uint32(p.applier.Feed(u.buf[off:p.shape.ChunkLen(i)]))
+		p.at += took
+		if off+took == p.shape.ChunkLen(i) {
+			p.hand = false
+			if n.v.Index() == n.until && u.phase == phaseFetch && !n.v.Done() {
+				n.endStream(u)
+				u.say(sayProgress, phaseFetch)
+			}
+		}
+		return Need{}
+	}
+	if n.v.Index() != i && n.v.GoOn(i, &p.hash) != 0 { // one that was in hand, and is lost
+		p.fallBack(n, u, ReasonPatch)
+		return Need{}
+	}
+	n.v.Expected(&u.sum)
+	taken, need := n.next(u)
+	if taken {
+		if !same(&u.sum, &p.hash) {
+			p.before, p.hash = p.hash, u.sum
+		}
+		p.hand, u.tries = true, 0
+	}
+	return need
+}
+
+// streamFailed tries again, and takes the raw stream where the derived one is not
+// there, or not what its sheet says.
+func (p *Patches) streamFailed(n *Native, u *Updater, r Reason) Need {
+	switch {
+	case r != ReasonNone:
+		if n.tries++; n.tries >= chunkTries || u.tries+1 >= chunkTries {
+			p.fallBack(n, u, r)
+			return Need{}
+		}
+	case u.io.head.Status == 404:
+		p.fallBack(n, u, ReasonStream)
+		return Need{}
+	}
+	u.io.head.RetryAfter = 0
+	return u.fetchFailed(r)
+}
