@@ -141,6 +141,9 @@ func (b *Board) Run(ctx context.Context, reason boot.ResetReason, app App) error
 	if app.ChunkSize == 0 {
 		app.ChunkSize = 1024
 	}
+	if app.Native != nil {
+		app.ChunkSize = max(app.ChunkSize, app.Native.Patches.Chunk())
+	}
 	if app.Clock == nil {
 		app.Clock = NewRealClock()
 	}

@@ -9,6 +9,7 @@ import (
 	ed "github.com/runnel-fota/runnel/core/ed25519"
 	"github.com/runnel-fota/runnel/core/flash"
 	"github.com/runnel-fota/runnel/core/manifest"
+	"github.com/runnel-fota/runnel/core/patch"
 	"github.com/runnel-fota/runnel/core/wire/native"
 )
 
@@ -27,10 +28,29 @@ type Native struct {
 	// Health is what the board says of itself with each poll, but for why it started, which it
 	// knows; the zero one says nothing at all.
 	Health native.Health
+	// Patches is the memory for patches and compressed streams; PatchNone: raw streams only.
+	Patches PatchMemory
 	// Verifier checks signatures; nil: core/ed25519, as on a chip. Sweeps over very
 	// many boards take the standard library's, which is several times as fast on a host.
 	Verifier manifest.Verifier
 }
+
+// PatchMemory is how much memory a board has set aside for derived streams.
+type PatchMemory uint8
+
+const (
+	PatchNone  PatchMemory = iota
+	PatchSmall             // 8 KiB in all, with chunks of 1,024
+	PatchLarge             // 16 KiB, with chunks of 2,048
+)
+
+// Chunk is the chunk size that a board has to take for derived streams, bytes; 0: any.
+func (m PatchMemory) Chunk() int { return [...]int{0, 1024, 2048}[m] }
+
+func (m PatchMemory) words() int { return [...]int{0, patch.SmallWords, patch.LargeWords}[m] }
+
+// patchOut is a board's output buffer, bytes: a page of most chips.
+const patchOut = 256
 
 // Baked is a trust store in the program itself.
 type Baked []byte
@@ -68,6 +88,10 @@ type wires struct {
 	judge  device.Judge
 	signed device.Signed
 	chip   ed.Verifier
+
+	patches device.Patches
+	memory  [patch.LargeWords]uint16
+	out     [patchOut]byte
 }
 
 // choose sets the board's wire up. Nothing received has a say in it.
@@ -85,6 +109,13 @@ func (w *wires) choose(app *App) (device.Wire, error) {
 	}
 	if n.Raw {
 		w.config.Format = manifest.FormatRaw
+	}
+	if n.Patches != PatchNone {
+		c := device.PatchConfig{Memory: w.memory[:n.Patches.words()], Out: w.out[:]}
+		if err := device.NewPatches(&w.patches, &c); err != nil {
+			return device.Wire{}, err
+		}
+		w.config.Patches = &w.patches
 	}
 	if n.Roots != nil {
 		verifier := n.Verifier
@@ -132,6 +163,12 @@ func WorkingSet(k Kind, chunk, slots int) int {
 		return n + int(unsafe.Sizeof(w.v1))
 	}
 	return n + int(unsafe.Sizeof(w.native)+unsafe.Sizeof(w.keys)+unsafe.Sizeof(w.hash)+unsafe.Sizeof(w.mac))
+}
+
+// PatchBytes is what derived streams take beside WorkingSet on this machine, with the
+// chunk size of the memory's.
+func PatchBytes(m PatchMemory) int {
+	return int(unsafe.Sizeof(device.Patches{})) + 2*m.words() + patchOut
 }
 
 // VerifierBytes is the state of a signature check on this machine, stated apart: it

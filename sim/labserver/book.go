@@ -69,6 +69,8 @@ type Release struct {
 	Envelope []byte // of its manifest
 	Stream   []byte
 
+	derived *derived // stream, on offer to who takes it; nil: none
+
 	slot      int // that the image is linked for, -1: any
 	chunk     int
 	envelope  [32]byte

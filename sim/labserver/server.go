@@ -28,6 +28,7 @@ type Server struct {
 	Fetched [MaxReleases]int64 // bytes of streams and chunks that were read
 	Heard   [MaxReleases]Heard // of each release
 	Polls   int
+	Derived bool // a derived stream was asked for
 
 	nonce  uint64
 	orders uint32
@@ -95,6 +96,7 @@ const (
 	listPath     = "/r1/keylists/"
 	manifestPath = "/r1/manifests/"
 	streamPath   = "/r1/streams/"
+	sheetPath    = "/r1/sheets/"
 )
 
 // Do answers a request of either wire.
@@ -125,25 +127,40 @@ func (s *Server) native(path string, r device.Request) *Answer {
 				return body(m.Envelope)
 			}
 		}
+	case strings.HasPrefix(path, sheetPath):
+		for _, m := range s.Book.Releases {
+			if m.derived != nil && path == m.derived.sheets {
+				return body(m.derived.sheet)
+			}
+		}
 	case strings.HasPrefix(path, streamPath):
 		for i, m := range s.Book.Releases {
+			if m.derived != nil && path == m.derived.path {
+				s.Derived = true
+				return s.part(m.derived.stream, i, r)
+			}
 			if path != m.path {
 				continue
 			}
 			if o := s.Offer; o >= 0 && s.Book.Releases[o].path == path {
 				i = o // the same bytes were issued again
 			}
-			a := body(m.Stream)
-			a.count = &s.Fetched[i]
-			if r.Ranged && int(r.From) < len(m.Stream) {
-				to := min(int(r.To), len(m.Stream)-1)
-				a.head = device.Head{Status: 206, From: r.From, To: uint32(to), Total: uint32(len(m.Stream))}
-				a.body = a.body[r.From : to+1]
-			}
-			return a
+			return s.part(m.Stream, i, r)
 		}
 	}
 	return status(404)
+}
+
+// part is what was asked for of a stream of release i.
+func (s *Server) part(stream []byte, i int, r device.Request) *Answer {
+	a := body(stream)
+	a.count = &s.Fetched[i]
+	if r.Ranged && int(r.From) < len(stream) {
+		to := min(int(r.To), len(stream)-1)
+		a.head = device.Head{Status: 206, From: r.From, To: uint32(to), Total: uint32(len(stream))}
+		a.body = a.body[r.From : to+1]
+	}
+	return a
 }
 
 // mac is the device's; its running hash is its own.
@@ -174,6 +191,9 @@ func (s *Server) poll(p []byte) *Answer {
 			a.HasOffer = true
 			a.Offer = native.Offer{Sequence: o.Sequence, Manifest: o.envelope[:], ManifestLength: uint32(len(o.Envelope)),
 				Stream: o.file[:], Chunk: uint32(o.chunk), FileLength: uint64(len(o.Stream))}
+			if d := o.derived; d != nil && m.Derived.Takes(uint8(d.profile)) && int(m.Chunk) >= d.chunk {
+				a.Offer.Sheet, a.Offer.SheetLength, a.Offer.Derived = d.envelope[:], uint32(len(d.sheet)), d.file[:]
+			}
 		}
 	}
 	out, err := a.Encode(make([]byte, native.MaxBody), s.mac())

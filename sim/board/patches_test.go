@@ -1,0 +1,282 @@
+package board
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/runnel-fota/runnel/core/boot"
+	"github.com/runnel-fota/runnel/core/device"
+	"github.com/runnel-fota/runnel/core/manifest"
+	"github.com/runnel-fota/runnel/core/patch"
+	"github.com/runnel-fota/runnel/internal/delta"
+	"github.com/runnel-fota/runnel/release"
+	"github.com/runnel-fota/runnel/sim/labserver"
+	"github.com/runnel-fota/runnel/sim/nor"
+)
+
+// patchWorld is a board that takes derived streams, and a server that has one.
+type patchWorld struct {
+	t        *testing.T
+	b        *Board
+	srv      labserver.Server
+	clock    VirtualClock
+	old, new []byte
+	payload  []byte // of the derived stream
+	sheet    release.Sheet
+	memory   PatchMemory
+	events   []device.Event
+	requests []string
+	run      boot.Slot
+	up       *device.Updater
+	spoil    func(r device.Request, a *labserver.Answer) Answer // nil: what the server says
+}
+
+// newPatchWorld has release B on offer, by a patch from A or, without a base,
+// compressed.
+func newPatchWorld(t *testing.T, m PatchMemory, base bool, change func(w *patchWorld)) *patchWorld {
+	t.Helper()
+	g := standard()
+	w := &patchWorld{t: t, memory: m, old: image(t, g.imgSize, "A", BehaveOK), new: image(t, g.imgSize+4096+16, "B", BehaveOK)}
+	w.b = newBoard(t, g, w.old)
+	book, err := labserver.NewBook()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.srv = labserver.New(book)
+	profile := uint8(patch.ProfileSmall)
+	if m == PatchLarge {
+		profile = patch.ProfileLarge
+	}
+	w.sheet = release.Sheet{Kind: manifest.StreamCompressed, Profile: profile, RAM: 1, Chunk: uint32(m.Chunk())}
+	from := []byte(nil)
+	if base {
+		from = w.old
+		w.sheet.Kind, w.sheet.BaseDigest, w.sheet.BaseSize = manifest.StreamPatch, sha256.Sum256(w.old), uint32(len(w.old))
+	}
+	w.payload = payloadOf(t, from, w.new, delta.Options{Profile: profile, ImageChunk: 1024, RestartEvery: 1024})
+	if change != nil {
+		change(w)
+	}
+	if _, err := book.Add("B", w.new, 10, 1, 1024); err != nil {
+		t.Fatal(err)
+	}
+	if err := book.Derive(0, w.payload, w.sheet); err != nil {
+		t.Fatal(err)
+	}
+	w.srv.Offer = 0
+	return w
+}
+
+// payloads are made once: that takes longer than a run.
+var payloads sync.Map // by what they are made of
+
+func payloadOf(t *testing.T, old, new []byte, o delta.Options) []byte {
+	t.Helper()
+	key := fmt.Sprintf("%x %x %d %d", sha256.Sum256(old), sha256.Sum256(new), o.Profile, o.RestartEvery)
+	if p, ok := payloads.Load(key); ok {
+		return bytes.Clone(p.([]byte))
+	}
+	r, err := delta.Make(t.Context(), old, new, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	payloads.Store(key, r.Payload)
+	return bytes.Clone(r.Payload)
+}
+
+// Do is Transport.
+func (w *patchWorld) Do(_ context.Context, r device.Request) (Answer, error) {
+	w.clock.Now += 5
+	w.requests = append(w.requests, string(r.Target))
+	a := w.srv.Do(r)
+	if w.spoil != nil {
+		return w.spoil(r, a), nil
+	}
+	return a, nil
+}
+
+// play runs the board until the release is confirmed, or the power is cut.
+func (w *patchWorld) play(waits int) error {
+	w.t.Helper()
+	c := &countingClock{VirtualClock: &w.clock, left: waits}
+	return w.b.Run(w.t.Context(), boot.ResetPowerOn, App{
+		Transport: w, Clock: c, ChunkSize: 1024,
+		Native: &Native{Device: labserver.Device, Product: labserver.Product, Hardware: labserver.Hardware,
+			Secret: w.srv.Book.Secret, Roots: w.srv.Book.Baked(), Patches: w.memory, Verifier: Ed25519{}},
+		OnStart: func(u *device.Updater, bt Boot) { w.up, w.run = u, bt.Running },
+		OnEvent: func(e device.Event) { w.events = append(w.events, e) },
+		Stop:    func() bool { return c.left <= 0 || w.srv.Heard[0].Confirmed },
+	})
+}
+
+func (w *patchWorld) updated() {
+	w.t.Helper()
+	if err := w.play(200); err != nil {
+		w.t.Fatal(err)
+	}
+	got := (&world{t: w.t, b: w.b}).slot(1)
+	if w.run != 1 || !bytes.HasPrefix(got, w.new) || !w.srv.Heard[0].Confirmed {
+		w.t.Fatalf("slot %d runs; events %v; requests %v", w.run, w.events, w.requests)
+	}
+}
+
+// said is whether the server heard a reason, and of the device an event with it.
+func (w *patchWorld) said(r device.Reason) bool {
+	for _, e := range w.events {
+		if e.Kind == device.EventFullStream && e.Reason == r {
+			return w.srv.Heard[0].Said(r)
+		}
+	}
+	return false
+}
+
+// Of a derived stream a device fetches that, and nothing of the raw one.
+func TestPatchUpdate(t *testing.T) {
+	for _, m := range []PatchMemory{PatchSmall, PatchLarge} {
+		for _, base := range []bool{true, false} {
+			w := newPatchWorld(t, m, base, nil)
+			w.updated()
+			size := w.srv.Book.Releases[0].DerivedBytes()
+			if !w.srv.Derived || w.srv.Total() != size {
+				t.Errorf("memory %d, base %v: %d bytes fetched of %d, %v", m, base, w.srv.Total(), size, w.requests)
+			}
+			t.Logf("memory %d, base %v: %d bytes for an image of %d", m, base, size, len(w.new))
+		}
+	}
+}
+
+// TestPatchRAM: with all that an update takes, the record's buffer included, on a
+// 64-bit machine.
+func TestPatchRAM(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		m     PatchMemory
+		limit int
+	}{{"small", PatchSmall, 8192}, {"large", PatchLarge, 16384}} {
+		patches, all := PatchBytes(c.m), WorkingSet(NativeWire, c.m.Chunk(), 2)+PatchBytes(c.m)
+		record := c.m.Chunk() + nativeBeside
+		t.Logf("%s: %d bytes for patches, %d with a record; %d is all that an update takes", c.name, patches, patches+record, all)
+		if patches+record > c.limit {
+			t.Errorf("%s: %d bytes, at most %d are allowed", c.name, patches+record, c.limit)
+		}
+	}
+}
+
+// A board without memory for them is not even offered one.
+func TestNoPatchMemory(t *testing.T) {
+	w := newPatchWorld(t, PatchSmall, true, func(w *patchWorld) { w.memory = PatchNone })
+	w.updated()
+	if w.srv.Derived || w.srv.Total() != int64(len(w.srv.Book.Releases[0].Stream)) {
+		t.Errorf("%d bytes fetched, %v", w.srv.Total(), w.requests)
+	}
+}
+
+// Whatever is wrong with a derived stream, the raw one is taken, the server hears why,
+// and the release does not fail for it. What was written already is not fetched again.
+func TestPatchFallsBack(t *testing.T) {
+	flip := func(at int) func(*patchWorld) { return func(w *patchWorld) { w.payload[at] ^= 0x55 } }
+	for _, c := range []struct {
+		name   string
+		base   bool
+		change func(*patchWorld)
+		want   device.Reason
+		erased bool // for the derived stream, before it failed
+	}{
+		{"another base", true, func(w *patchWorld) { w.sheet.BaseDigest[0] ^= 1 }, device.ReasonBase, false},
+		{"a base longer than its slot", true, func(w *patchWorld) { w.sheet.BaseSize = 1 << 20 }, device.ReasonBase, false},
+		{"a base of more bytes", true, func(w *patchWorld) { w.sheet.BaseSize++ }, device.ReasonBase, false},
+		{"of another image", true, func(w *patchWorld) { w.sheet.ImageRoot[0] = 1 }, device.ReasonSheet, false},
+		{"for more memory", true, func(w *patchWorld) { w.memory, w.sheet.Profile = PatchLarge, 3 }, 0, false},
+		{"no patch at all", true, func(w *patchWorld) { w.payload[0] = 99 }, device.ReasonPatch, false},
+		{"of another layout", true, func(w *patchWorld) { w.payload[1] = 200 }, device.ReasonPatch, false},
+		{"damaged in the middle", false, func(w *patchWorld) { flip(len(w.payload) / 2)(w) }, device.ReasonPatch, true},
+		{"ends early", false, func(w *patchWorld) { w.payload = w.payload[:len(w.payload)/2] }, device.ReasonPatch, true},
+		{"goes on behind its end", true, func(w *patchWorld) { w.payload = append(w.payload, make([]byte, 3000)...) }, device.ReasonPatch, true},
+		{"makes another image", true, func(w *patchWorld) {
+			other := bytes.Clone(w.new)
+			other[40000] ^= 1
+			w.payload = payloadOf(w.t, w.old, other, delta.Options{Profile: w.sheet.Profile})
+		}, device.ReasonPatch, true},
+		{"makes a longer image", true, func(w *patchWorld) {
+			w.payload = payloadOf(w.t, w.old, append(bytes.Clone(w.new), 1, 2, 3), delta.Options{Profile: w.sheet.Profile})
+		}, device.ReasonPatch, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newPatchWorld(t, PatchSmall, c.base, c.change)
+			w.updated()
+			raw := int64(len(w.srv.Book.Releases[0].Stream))
+			if c.want == 0 {
+				if w.srv.Derived {
+					t.Errorf("it was fetched: %v", w.requests)
+				}
+				return
+			}
+			if !w.said(c.want) {
+				t.Errorf("the server heard %v; events %v", w.srv.Heard[0].Last, w.events)
+			}
+			size := w.srv.Book.Releases[0].DerivedBytes()
+			// Where the image differs, a sector comes twice.
+			if got := w.srv.Total(); got > raw+raw/20+4096+size {
+				t.Errorf("%d bytes fetched: the raw stream has %d, the derived %d", got, raw, size)
+			}
+			t.Logf("%d bytes fetched: the raw stream has %d, the derived %d", w.srv.Total(), raw, size)
+		})
+	}
+}
+
+// Cut at each flash operation in turn, a download goes on from a restart point, and
+// fetches at most what lies between two of them again.
+func TestPatchResumes(t *testing.T) {
+	for _, base := range []bool{true, false} {
+		resumed, most := 0, int64(0)
+		for k := 5; ; k += 7 {
+			w := newPatchWorld(t, PatchSmall, base, nil)
+			n := 0
+			w.b.Chip.SetCut(func(op nor.Op) nor.Cut {
+				n++
+				if n == k {
+					return nor.Cut{When: nor.CutInside, Done: op.Len / 2, Disturb: true}
+				}
+				return nor.Cut{}
+			})
+			err := w.play(200)
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, ErrPowerCut) {
+				t.Fatal(err)
+			}
+			w.b.Chip.SetCut(nil)
+			w.b.Chip.PowerOn()
+			w.updated()
+			for _, e := range w.events {
+				if e.Kind == device.EventResume && e.Bytes > 0 && e.Bytes < uint32(len(w.new)) {
+					resumed++
+				}
+			}
+			most = max(most, w.srv.Total()-w.srv.Book.Releases[0].DerivedBytes())
+		}
+		w := newPatchWorld(t, PatchSmall, base, nil)
+		size := w.srv.Book.Releases[0].DerivedBytes()
+		old := w.old
+		if !base {
+			old = nil
+		}
+		promised, err := labserver.Interval(old, w.new, w.payload, int(w.sheet.Chunk))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("base %v: %d resumed, at most %d bytes again of %d, %d promised", base, resumed, most, size, promised)
+		if most > promised {
+			t.Errorf("base %v: %d bytes were fetched again", base, most)
+		}
+		if resumed < 5 {
+			t.Errorf("base %v: only %d downloads went on from a restart point", base, resumed)
+		}
+	}
+}
