@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -32,8 +33,11 @@ type patchWorld struct {
 	events   []device.Event
 	requests []string
 	run      boot.Slot
+	asked    int
 	up       *device.Updater
 	spoil    func(r device.Request, a *labserver.Answer) Answer // nil: what the server says
+	macOnly  bool
+	signer   byte // seed of another key that signs the sheet; 0: a release key
 }
 
 // newPatchWorld has release B on offer, by a patch from A or, without a base,
@@ -65,6 +69,7 @@ func newPatchWorld(t *testing.T, m PatchMemory, base bool, change func(w *patchW
 	if _, err := book.Add("B", w.new, 10, 1, 1024); err != nil {
 		t.Fatal(err)
 	}
+	book.SignWith(w.signer)
 	if err := book.Derive(0, w.payload, w.sheet); err != nil {
 		t.Fatal(err)
 	}
@@ -104,13 +109,22 @@ func (w *patchWorld) Do(_ context.Context, r device.Request) (Answer, error) {
 func (w *patchWorld) play(waits int) error {
 	w.t.Helper()
 	c := &countingClock{VirtualClock: &w.clock, left: waits}
+	roots := w.srv.Book.Baked()
+	if w.macOnly {
+		roots = nil
+	}
 	return w.b.Run(w.t.Context(), boot.ResetPowerOn, App{
 		Transport: w, Clock: c, ChunkSize: 1024,
 		Native: &Native{Device: labserver.Device, Product: labserver.Product, Hardware: labserver.Hardware,
-			Secret: w.srv.Book.Secret, Roots: w.srv.Book.Baked(), Patches: w.memory, Verifier: Ed25519{}},
+			Secret: w.srv.Book.Secret, Roots: roots, Patches: w.memory, Verifier: Ed25519{}},
 		OnStart: func(u *device.Updater, bt Boot) { w.up, w.run = u, bt.Running },
-		OnEvent: func(e device.Event) { w.events = append(w.events, e) },
-		Stop:    func() bool { return c.left <= 0 || w.srv.Heard[0].Confirmed },
+		OnEvent: func(e device.Event) {
+			w.events = append(w.events, e)
+			if s := w.up.Status(); e.Kind == device.EventDerived && (int(s.Derived) != len(w.payload) || s.Patch != (w.sheet.Kind == manifest.StreamPatch)) {
+				w.t.Errorf("%+v, of a derived stream of %d bytes", s, len(w.payload))
+			}
+		},
+		Stop: func() bool { return c.left <= 0 || w.srv.Heard[0].Confirmed },
 	})
 }
 
@@ -140,8 +154,12 @@ func TestPatchUpdate(t *testing.T) {
 	for _, m := range []PatchMemory{PatchSmall, PatchLarge} {
 		for _, base := range []bool{true, false} {
 			w := newPatchWorld(t, m, base, nil)
+			w.macOnly = m == PatchSmall
 			w.updated()
 			size := w.srv.Book.Releases[0].DerivedBytes()
+			if !slices.ContainsFunc(w.events, func(e device.Event) bool { return e.Kind == device.EventDerived }) {
+				t.Errorf("memory %d, base %v: events %v", m, base, w.events)
+			}
 			if !w.srv.Derived || w.srv.Total() != size {
 				t.Errorf("memory %d, base %v: %d bytes fetched of %d, %v", m, base, w.srv.Total(), size, w.requests)
 			}
@@ -196,6 +214,7 @@ func TestPatchFallsBack(t *testing.T) {
 		{"of another layout", true, func(w *patchWorld) { w.payload[1] = 200 }, device.ReasonPatch, false},
 		{"damaged in the middle", false, func(w *patchWorld) { flip(len(w.payload) / 2)(w) }, device.ReasonPatch, true},
 		{"ends early", false, func(w *patchWorld) { w.payload = w.payload[:len(w.payload)/2] }, device.ReasonPatch, true},
+		{"signed by nobody that counts", true, func(w *patchWorld) { w.signer = 0x66 }, device.ReasonSheet, false},
 		{"goes on behind its end", true, func(w *patchWorld) { w.payload = append(w.payload, make([]byte, 3000)...) }, device.ReasonPatch, true},
 		{"makes another image", true, func(w *patchWorld) {
 			other := bytes.Clone(w.new)
@@ -227,6 +246,116 @@ func TestPatchFallsBack(t *testing.T) {
 			t.Logf("%d bytes fetched: the raw stream has %d, the derived %d", w.srv.Total(), raw, size)
 		})
 	}
+}
+
+// Where the line breaks, a derived stream goes on as any; where the derived one is not
+// there, or not what its sheet says, the raw one is taken.
+func TestPatchOverBadLines(t *testing.T) {
+	sheet := func(r device.Request) bool { return bytes.HasPrefix(r.Target, []byte("/r1/sheets/")) }
+	derived := func(w *patchWorld, r device.Request) bool {
+		return bytes.HasPrefix(r.Target, []byte(w.srv.Book.Releases[0].DerivedPath()))
+	}
+	for _, c := range []struct {
+		name  string
+		spoil func(w *patchWorld, r device.Request, a *labserver.Answer) Answer
+		want  device.Reason // 0: the derived stream does
+	}{
+		{"the line breaks every 1,500 bytes", func(w *patchWorld, r device.Request, a *labserver.Answer) Answer {
+			if derived(w, r) {
+				return &broken{Answer: a, left: 1500}
+			}
+			return a
+		}, 0},
+		{"the sheet comes at the third try", func(w *patchWorld, r device.Request, a *labserver.Answer) Answer {
+			if w.asked++; sheet(r) && w.asked < 6 {
+				return &other{Answer: a, status: 503}
+			}
+			return a
+		}, 0},
+		{"no sheet", func(w *patchWorld, r device.Request, a *labserver.Answer) Answer {
+			if sheet(r) {
+				return &other{Answer: a, status: 404}
+			}
+			return a
+		}, device.ReasonSheet},
+		{"another sheet", func(w *patchWorld, r device.Request, a *labserver.Answer) Answer {
+			if sheet(r) {
+				return &other{Answer: a, status: 200, flip: true}
+			}
+			return a
+		}, device.ReasonSheet},
+		{"no derived stream", func(w *patchWorld, r device.Request, a *labserver.Answer) Answer {
+			if derived(w, r) {
+				return &other{Answer: a, status: 404}
+			}
+			return a
+		}, device.ReasonStream},
+		{"other records", func(w *patchWorld, r device.Request, a *labserver.Answer) Answer {
+			if derived(w, r) {
+				return &other{Answer: a, flip: true}
+			}
+			return a
+		}, device.ReasonRecord},
+		{"no ranges", func(w *patchWorld, r device.Request, a *labserver.Answer) Answer {
+			if r.Ranged {
+				r.Ranged = false
+				return w.srv.Do(r)
+			}
+			return a
+		}, device.ReasonStream},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newPatchWorld(t, PatchSmall, false, nil)
+			w.spoil = func(r device.Request, a *labserver.Answer) Answer { return c.spoil(w, r, a) }
+			w.updated()
+			if c.want != 0 && !w.said(c.want) {
+				t.Errorf("the server heard %v; events %v", w.srv.Heard[0].Last, w.events)
+			}
+			for _, e := range w.events {
+				if c.want == 0 && e.Kind == device.EventFullStream {
+					t.Errorf("the raw stream was taken: %v", w.requests)
+				}
+			}
+		})
+	}
+}
+
+// broken breaks after some bytes.
+type broken struct {
+	*labserver.Answer
+	left int
+}
+
+func (b *broken) Read(p []byte) (int, bool, error) {
+	if b.left <= 0 {
+		return 0, false, errors.New("the line broke")
+	}
+	n, eof, err := b.Answer.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, eof, err
+}
+
+// other is another answer.
+type other struct {
+	*labserver.Answer
+	status uint16 // 0: its own
+	flip   bool
+}
+
+func (o *other) Head() device.Head {
+	h := o.Answer.Head()
+	if o.status != 0 {
+		h.Status = o.status
+	}
+	return h
+}
+
+func (o *other) Read(p []byte) (int, bool, error) {
+	n, eof, err := o.Answer.Read(p)
+	if o.flip && n > 0 {
+		p[0] ^= 1
+	}
+	return n, eof, err
 }
 
 // Cut at each flash operation in turn, a download goes on from a restart point, and

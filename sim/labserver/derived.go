@@ -50,6 +50,9 @@ func (b *Book) Derive(i int, payload []byte, s release.Sheet) error {
 	return nil
 }
 
+// DerivedPath is where the file of its derived stream is.
+func (r *Release) DerivedPath() string { return r.derived.path }
+
 // DerivedBytes is how long the file of a release's derived stream is; 0: it has none.
 func (r *Release) DerivedBytes() int64 {
 	if r.derived == nil {
