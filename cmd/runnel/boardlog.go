@@ -63,6 +63,15 @@ func newRAMMeter(kind board.Kind, chunkBuffer, slots int) ramMeter {
 	return ramMeter{resident: resident, peak: resident, budget: ramBudget(kind, chunkBuffer)}
 }
 
+// patches counts the memory for derived streams, which is taken all the time.
+func (m *ramMeter) patches(p board.PatchMemory) {
+	if p == board.PatchNone {
+		return
+	}
+	n := board.PatchBytes(p)
+	m.resident, m.peak, m.budget = m.resident+n, m.peak+n, m.budget+n
+}
+
 func (m *ramMeter) sample(inHand uint32) {
 	m.inHand = int(inHand)
 	m.peak = max(m.peak, m.used())
@@ -226,7 +235,7 @@ var eventNames = map[device.EventKind]string{
 	device.EventVerifying: "verifying", device.EventVerified: "verified", device.EventStaged: "staged", device.EventTrial: "trial",
 	device.EventConfirmed: "confirmed", device.EventReverting: "reverting", device.EventFailed: "failed",
 	device.EventUpToDate: "up_to_date", device.EventUnreachable: "unreachable", device.EventReported: "reported",
-	device.EventKeyList: "key_list",
+	device.EventKeyList: "key_list", device.EventDerived: "derived_stream", device.EventFullStream: "full_stream",
 }
 
 // event is what the updater says. Chunks are told at each tenth; as JSON, all.
@@ -241,6 +250,8 @@ func (l *boardLog) event(e device.Event) {
 		out.Slot, out.Text = "", l.up.Verdict().String()
 	case device.EventKeyList:
 		out.Slot, out.Text = "", "a newer one, signed by the roots that the board holds"
+	case device.EventDerived:
+		out.Text = fmt.Sprintf("%s of %s bytes", yes(st.Patch, "a patch", "compressed: a stream"), term.Number(st.Derived))
 	case device.EventFailed:
 		switch e.Reason {
 		case device.ReasonTrust, device.ReasonKeyList, device.ReasonManifest, device.ReasonSignature:

@@ -88,6 +88,9 @@ func (o *boardRun) run(cmd *cobra.Command) error {
 	if err := o.choose(); err != nil {
 		return err
 	}
+	if m, err := o.patchMemory(); err == nil && !cmd.Flags().Changed("chunk-buffer") {
+		o.chunkBuffer = max(o.chunkBuffer, m.Chunk())
+	}
 	if err := o.chunkBufferError(o.chunkBuffer); err != nil {
 		return err
 	}
@@ -142,6 +145,9 @@ func (o *boardRun) power(ctx context.Context, cmd *cobra.Command, b *board.Board
 		return hinted(fmt.Errorf("%s: %w", o.flashFile, err), "'runnel inspect %s' shows what the file holds", o.flashFile)
 	}
 	log := newBoardLog(cmd.OutOrStdout(), o.asJSON, id.kind, o.chunkBuffer, int(t.Slots()))
+	if id.native != nil {
+		log.ram.patches(id.native.Patches)
+	}
 	carry := &carrier{c: client}
 	log.trouble = carry.why
 	// A hand on the plug: the flash operation in progress, or the next, is torn.

@@ -39,6 +39,7 @@ type boardWire struct {
 	product   string
 	hardware  string
 	health    string
+	patches   string
 	boardTrust
 
 	cmd *cobra.Command
@@ -115,12 +116,13 @@ func (w *boardWire) flags(cmd *cobra.Command) {
 	f.StringVar(&w.hardware, "hardware", "", "native: its hardware's `name`, or 0x and hex digits (default: the chip of the running image, e.g. esp32c3)")
 	w.trustFlags(cmd, "native: ")
 	f.StringVar(&w.health, "health", "", "native: what the board says of itself, like `free_ram=120000,battery=80,signal=-67` (bytes, percent, dBm)")
+	f.StringVar(&w.patches, "patches", "none", "native: `memory` for patches and compressed streams: none, small (8 KiB in all) or large (16 KiB, chunks of 2048)")
 	w.psk.flags(cmd)
 	f.BoolVar(&w.silent, "silent", false, "v1: send no Device-ID and no MAC, as old boards do")
 }
 
 // nativeFlags have a meaning on the native wire only.
-var nativeFlags = []string{"key-file", "key-number", "product", "hardware", "root", "m", "generation", "trust", "mac-only", "health"}
+var nativeFlags = []string{"key-file", "key-number", "product", "hardware", "root", "m", "generation", "trust", "mac-only", "health", "patches"}
 
 // choose settles which wire it is, and finds flags of the other one.
 func (w *boardWire) choose() error {
@@ -166,8 +168,24 @@ func (w *boardWire) checkNative() error {
 	if err := w.checkTrust(w.cmd); err != nil {
 		return err
 	}
+	if _, err := w.patchMemory(); err != nil {
+		return err
+	}
 	_, err := parseHealth(w.health)
 	return err
+}
+
+// patchMemory is how much memory the board has set aside for derived streams.
+func (w *boardWire) patchMemory() (board.PatchMemory, error) {
+	switch w.patches {
+	case "none", "":
+		return board.PatchNone, nil
+	case "small":
+		return board.PatchSmall, nil
+	case "large":
+		return board.PatchLarge, nil
+	}
+	return 0, usagef("--patches %s: it is none, small or large", w.patches)
 }
 
 // parseHealth reads "free_ram=120000,battery=80,signal=-67"; "" says nothing.
@@ -256,6 +274,9 @@ func (w *boardWire) identity(id string, poll time.Duration, chip uint16) (boardI
 	if n.Health, err = parseHealth(w.health); err != nil {
 		return boardIdentity{}, err
 	}
+	if n.Patches, err = w.patchMemory(); err != nil {
+		return boardIdentity{}, err
+	}
 	if w.cmd.Flags().Changed("poll") {
 		n.MaxPollMillis = n.MinPollMillis
 	}
@@ -322,6 +343,9 @@ func runningChip(chip *nor.Chip, noRollback bool) (uint16, error) {
 
 // chunkBufferError says which buffers the wire can use.
 func (w *boardWire) chunkBufferError(n int) error {
+	if m, err := w.patchMemory(); err == nil && n < m.Chunk() {
+		return usagef("--chunk-buffer %d: derived streams for --patches %s have chunks of %d bytes", n, w.patches, m.Chunk())
+	}
 	if w.wire == "native" {
 		sizes := []int{256, 512, 1024, 2048, 4096, 8192, 16384}
 		if !slices.Contains(sizes, n) {
