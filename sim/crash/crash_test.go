@@ -25,13 +25,13 @@ func check(t *testing.T, r *Row) {
 	}
 }
 
-// TestSweep is depth 1: every scenario on the tiny chip, and the plain update on every
-// chip. `make crash` has all of both, and depth 2.
+// TestSweep is depth 1: every scenario on the tiny chip, or on the long one, and the plain
+// update and that by a patch on every chip. `make crash` has all of both, and depth 2.
 func TestSweep(t *testing.T) {
 	for _, s := range Scenarios() {
 		for _, g := range Geometries() {
 			plain := strings.HasSuffix(s.Name, "-update")
-			whole := g.Deep() && (!g.own || s.native())
+			whole := (g.Deep() || g.Name == longGeometry) && (!g.own || s.native())
 			switch {
 			case !Fits(s, g), !whole && !plain, g.Name == "blocks-64k", testing.Short() && (!whole || !s.native()):
 				continue

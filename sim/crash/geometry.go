@@ -2,6 +2,7 @@ package crash
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/runnel-fota/runnel/core/esp32"
 	"github.com/runnel-fota/runnel/sim/board"
@@ -36,14 +37,19 @@ const OwnGeometry = "boot-stage"
 // DeepGeometry is small enough for two cuts in a row at all places.
 const DeepGeometry = "tiny"
 
+// longGeometry has room for restart points.
+const longGeometry = "long"
+
 // Deep says whether two cuts in a row are tried at all places, and every fault.
 func (g *Geometry) Deep() bool { return g.Name == DeepGeometry || g.Name == OwnGeometry }
 
 // Geometries are all there are.
 func Geometries() []*Geometry {
 	// Whatever bootloader it is: but ours has rollback, and no Arduino core knows it.
-	own := []string{"update", "over-older", "newer-midway", "taken-back", "no-boot", "crash", "hang", "self-test", "mute", "revert", "reissue", "key-rotation"}
-	few := []string{"update", "over-older", "newer-midway", "crash", "revert"}
+	own := []string{"update", "over-older", "newer-midway", "taken-back", "no-boot", "crash", "hang", "self-test", "mute", "revert", "reissue", "key-rotation",
+		"patch-update", "patch-bad", "patch-other", "compressed"}
+	long := []string{"patch-resume", "compressed-resume"}
+	few := []string{"update", "over-older", "newer-midway", "crash", "revert", "patch-update", "patch-bad"}
 	g := func(name, says string, change func(*Geometry)) *Geometry {
 		g := &Geometry{Name: name, Says: says, Slots: [2]uint32{smallSlot, smallSlot}, Image: smallImage, Chunk: 1024,
 			Chip: nor.Config{BlockEraseSize: smallBlock, ProgramSize: 4}}
@@ -92,7 +98,17 @@ func Geometries() []*Geometry {
 		}),
 		g("blocks-64k", "slots of 192 KiB, blocks of 64", func(g *Geometry) {
 			g.Chip.BlockEraseSize, g.Slots = 64<<10, [2]uint32{192 << 10, 192 << 10}
-			g.Image, g.Chunk, g.only = 100<<10+512, 4096, []string{"update"}
+			g.Image, g.Chunk, g.only = 100<<10+512, 4096, []string{"update", "patch-resume"}
+		}),
+		g(longGeometry, "slots of 64 KiB, for restart points", func(g *Geometry) {
+			g.Slots, g.Image, g.only = [2]uint32{64 << 10, 64 << 10}, 36<<10+16, long
+		}),
+		g("long-tail", "the same, program unit 256, the journal in the slot's tail", func(g *Geometry) {
+			g.Slots, g.Image, g.only, g.noJournal, g.Chip.ProgramSize = [2]uint32{64 << 10, 64 << 10}, 36<<10+16, long, true, 256
+		}),
+		g("long-boot-stage", "the same with a boot stage of ours, sectors of 1 KiB", func(g *Geometry) {
+			g.own, g.only = true, long
+			g.Slots, g.Image, g.Chip.EraseSize, g.Chip.BlockEraseSize = [2]uint32{40 << 10, 40 << 10}, 36<<10+20, 1<<10, nor.NoBlocks
 		}),
 	}
 }
@@ -115,9 +131,16 @@ func Fits(s *Scenario, g *Geometry) bool {
 	if g.own && !s.native() {
 		return false // boards in the field that speak v1 have ESP-IDF's bootloader
 	}
+	resumes := strings.HasSuffix(s.Name, "-resume")
+	if resumes && g.Image <= restartGrain {
+		return false // there is no restart point in it
+	}
 	story := s.Name[len(wireName(s.Wire))+1:]
 	return (g.only == nil || slices.Contains(g.only, story)) && !slices.Contains(g.not, story)
 }
+
+// restartGrain in bytes: restart points stand at its multiples in an image.
+const restartGrain = 16 << 10
 
 // Where the partitions of the lab's boards begin.
 // Those of a board whose boot stage is ours begin right behind it.

@@ -324,6 +324,7 @@ func (w *world) finish() {
 			w.fail(Stuck, "the server heard %q as the reason", h.Last)
 		}
 	}
+	w.inspectDerived()
 	if !w.dry {
 		w.inspectCost()
 	}
@@ -378,7 +379,7 @@ var wearBound = [...]int64{2, 3, 6, 6}
 // inspectCost: what the cuts cost is what is promised.
 func (w *world) inspectCost() {
 	n := int64(len(w.cuts))
-	if extra, most := w.extra(), n*w.set.Geometry.promise(w.set.Scenario.Wire, w.set.Dry.Fetched); extra > most {
+	if extra, most := w.extra(), n*w.set.promised(); extra > most {
 		w.fail(Stuck, "%d bytes were fetched again, at most %d are promised", extra, most)
 	}
 	for kind, more := range w.wear() {

@@ -25,6 +25,7 @@ type Scenario struct {
 	// because has the reasons of which the server must have heard one, where the
 	// release in the last turn comes to nothing.
 	because []device.Reason
+	derived *derivedStory // the last release comes by a derived stream too
 }
 
 // Turn is what the operator does, and what comes of it.
@@ -105,6 +106,7 @@ func Scenarios() []*Scenario {
 			all = append(all, &s)
 		}
 	}
+	all = append(all, derivedScenarios()...)
 	return append(all, &Scenario{Name: "native-key-rotation", Wire: board.NativeWire,
 		Says:   "Two generations of root keys and a new release key, all at once, and a release that only they stand for.",
 		Before: []Turn{{Offer: "B", Until: Confirmed, Of: "B", Runs: "B"}}, rotate: 2,

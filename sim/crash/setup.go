@@ -49,6 +49,8 @@ type kit struct {
 	index  map[string]int // of releases in the book
 	table  esp32.Table
 	size   uint32
+	// interval is what a cut may cost of the derived stream, bytes; 0: there is none.
+	interval int64
 }
 
 // kits are made once: signing and building images takes longer than a run.
@@ -103,6 +105,9 @@ func newKit(s *Scenario, g *Geometry) (*kit, error) {
 		if k.index[name], err = k.book.Add(name, k.images[s.image(name)], uint32(10*(i+1)), uint32(1+i/2), g.Chunk); err != nil {
 			return nil, err
 		}
+	}
+	if s.derived != nil {
+		return k, k.derive(s.derived, g)
 	}
 	return k, nil
 }

@@ -109,6 +109,9 @@ func (w *world) power(at func(k int, op nor.Op) nor.Cut) {
 	if w.set.Scenario.native() {
 		app.Native = &board.Native{Device: labserver.Device, Product: labserver.Product, Hardware: labserver.Hardware,
 			Secret: w.srv.Book.Secret, Roots: w.srv.Book.Baked(), Raw: w.set.Geometry.own, Verifier: board.Ed25519{}}
+		if w.set.Scenario.derived != nil {
+			app.Native.Patches = board.PatchSmall
+		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
