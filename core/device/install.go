@@ -243,7 +243,8 @@ func (u *Updater) piece() []byte {
 func (u *Updater) noteDue() bool {
 	in := &u.inst
 	if u.patching() != nil {
-		return in.resumable && in.written == u.rel.Size // and at restart points
+		due := in.written%u.sector() == 0 && in.written >= in.noted+derivedSpan || in.written == u.rel.Size
+		return in.resumable && due // and at restart points
 	}
 	return in.resumable && (in.written-in.noted >= u.span() || in.written == u.rel.Size)
 }

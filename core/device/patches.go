@@ -33,6 +33,7 @@ type Patches struct {
 	shape stream.Shape // of the derived stream
 	base  uint32       // bytes of the image that it starts from
 	at    uint32       // of its payload: what is fed next
+	keep  uint32       // of the image: so much is in flash already, says the journal; it is compared, not written
 	fed   uint32       // where what the applier counts from lies in it
 	point patchPoint   // where the journal has it go on
 
@@ -169,7 +170,7 @@ func (p *Patches) judged(m *manifest.Manifest) {
 // decide says whether the image comes by the derived stream. What a raw stream began,
 // or what failed before, the raw one ends: the journal remembers both over a reset.
 func (p *Patches) decide(n *Native, u *Updater) {
-	p.active, p.made, p.hand, p.lose = false, false, false, false
+	p.active, p.made, p.hand, p.lose, p.keep = false, false, false, false, 0
 	p.mode, p.step = patchDerived, patchSheet
 	switch {
 	case !p.offer, n.plain, n.doubt, p.failed.is(&u.rel.Digest, u.rel.Stamp):
@@ -199,17 +200,27 @@ func (p *Patches) fallBack(n *Native, u *Updater, r Reason) {
 		// What was made so far is a hint, as after a reset, and no more.
 		in, j := &u.inst, &u.jnl
 		n.doubt = u.phase == phaseVerify // the walk from the end is known to fail
-		if in.written < u.rel.Size {
-			in.written -= in.written % u.span()
+		at := in.written
+		if at < p.keep {
+			at = p.keep
 		}
-		if in.resumable {
-			j.at = 1 - j.turn&1 // the sector that was written last is erased last
+		if at < u.rel.Size {
+			at -= at % u.span()
 		}
-		u.goOn, j.found, j.newest = true, true, entry{written: in.written}
+		p.opened(u)
+		u.goOn, j.found, j.newest = true, true, entry{written: at}
 	}
 	in := &u.inst
 	in.inHand, in.done = 0, 0
 	u.say(sayFullStream, phaseResume)
+}
+
+// opened: the journal was opened in this start, and may be again: the sector that was
+// written last is erased last.
+func (p *Patches) opened(u *Updater) {
+	if u.inst.resumable {
+		u.jnl.at = 1 - u.jnl.turn&1
+	}
 }
 
 // digestOf is the SHA-256 of p, in u.sum.

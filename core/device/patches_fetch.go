@@ -16,7 +16,7 @@ func (p *Patches) pump(n *Native, u *Updater) Need {
 	case patch.Hungry:
 		return p.feed(n, u)
 	case patch.Full:
-		return p.write(u)
+		return p.write(n, u)
 	case patch.Seek:
 		p.seek(n, u)
 	case patch.Restart:
@@ -27,7 +27,7 @@ func (p *Patches) pump(n *Native, u *Updater) Need {
 		p.note(n, u)
 	case patch.Done:
 		if u.inst.written < u.rel.Size {
-			return p.write(u)
+			return p.write(n, u)
 		}
 		p.done(n, u)
 	default:
@@ -41,13 +41,34 @@ func (p *Patches) pump(n *Native, u *Updater) Need {
 }
 
 // write has what was made written: first what it goes to erased.
-func (p *Patches) write(u *Updater) Need {
-	if u.eraseDue() {
+func (p *Patches) write(n *Native, u *Updater) Need {
+	in := &u.inst
+	switch {
+	case in.written < p.keep:
+		p.compare(n, u)
+	case u.eraseDue():
 		u.enter(phaseErase)
-		return Need{}
+	default:
+		u.chunkInHand(u.chunkLen())
 	}
-	u.chunkInHand(u.chunkLen())
 	return Need{}
+}
+
+// compare finds that what was made is in flash already. Where it is not, the stream is
+// begun anew, and the sector with all behind it is written again.
+func (p *Patches) compare(n *Native, u *Updater) {
+	in := &u.inst
+	if in.inHand == 0 {
+		in.inHand, in.done = u.chunkLen(), 0
+	}
+	if _, err := u.readBack(); err == nil {
+		return
+	}
+	keep := in.written - in.written%u.sector()
+	p.opened(u)
+	u.enter(phaseResume)
+	p.anew(n, u)
+	p.keep = keep
 }
 
 // done: the image is made and in flash.

@@ -12,7 +12,7 @@ import (
 // build on.
 //
 //	point 48 B  at u32, head of the stream's root u32, hash of its record 32,
-//	            4 bytes of 0, CRC-32 of the 44 before, begun with the entry's
+//	            made u32, CRC-32 of the 44 before, begun with the entry's
 const (
 	derivedMark  = 1 // byte 6 of the header
 	pointBytes   = 48
@@ -21,6 +21,7 @@ const (
 
 // patchPoint is where a derived stream goes on.
 type patchPoint struct {
+	made   uint32   // of the image by then, bytes; 0: it begins anew
 	at     uint32   // in its payload, bytes
 	stream uint32   // head of its root
 	hash   [32]byte // of the record that holds `at`
@@ -34,7 +35,7 @@ func (p *patchPoint) put(b []byte, crc uint32) {
 	le.PutUint32(b, p.at)
 	le.PutUint32(b[4:], p.stream)
 	copy(b[8:40], p.hash[:])
-	le.PutUint32(b[40:], 0)
+	le.PutUint32(b[40:], p.made)
 	le.PutUint32(b[44:], digest.CRC32(crc, b[:44]))
 }
 
@@ -45,6 +46,7 @@ func (p *patchPoint) follows(b []byte) bool {
 	b = b[entryBytes:derivedEntry]
 	p.at, p.stream = le.Uint32(b), le.Uint32(b[4:])
 	copy(p.hash[:], b[8:40])
+	p.made = le.Uint32(b[40:])
 	return le.Uint32(b[44:]) == digest.CRC32(crc, b[:44])
 }
 
@@ -52,6 +54,18 @@ func (p *patchPoint) follows(b []byte) bool {
 func (p *Patches) noted(j *journal, off uint32, buf []byte) bool {
 	var q patchPoint
 	return j.area.ReadAt(buf[:derivedEntry], off) == nil && q.follows(buf) && q == p.point
+}
+
+// entry makes of an install's entry what a derived stream may say. What is kept is there.
+// Of two entries for the same bytes the one at a restart point is the newer.
+func (p *Patches) entry(e *entry) {
+	if e.written < p.keep {
+		e.written = p.keep
+	}
+	e.erased = 0
+	if p.point.made == e.written {
+		e.erased = e.written
+	}
 }
 
 // isDerived: the sector with the newest entry is a derived stream's.
@@ -78,6 +92,10 @@ func (j *journal) point(p *patchPoint, e *entry, buf []byte) bool {
 	return false
 }
 
+// derivedSpan is how much of an image lies between two entries, bytes: an entry is four
+// times as long as a raw stream's, and only says what need not be written again.
+const derivedSpan = 8192
+
 // note notes the restart point that the applier stands at, where flash is just as far
 // and a sector ends, and where the model begins anew: there is no room for a snapshot. What is erased behind it is not believed after a reset.
 func (p *Patches) note(n *Native, u *Updater) {
@@ -85,10 +103,10 @@ func (p *Patches) note(n *Native, u *Updater) {
 	at := p.fed + p.applier.LinkAt()
 	i := n.v.Index()
 	record := at / p.shape.Chunk
-	if !in.resumable || p.applier.Kept() || in.written != p.applier.Made() || in.written%u.sector() != 0 || in.written <= in.noted {
+	if !in.resumable || p.applier.Kept() || in.written != p.applier.Made() || in.written%u.sector() != 0 || in.written < in.noted {
 		return
 	}
-	p.point = patchPoint{at: at, stream: binary.LittleEndian.Uint32(p.root[:])}
+	p.point = patchPoint{made: in.written, at: at, stream: binary.LittleEndian.Uint32(p.root[:])}
 	switch record {
 	case i - 1:
 		copy(p.point.hash[:], p.hash[:])

@@ -150,23 +150,36 @@ func (p *Patches) start(n *Native, u *Updater) {
 		return
 	}
 	u.event(EventDerived, ReasonNone)
-	if p.pointFound(u) && p.applier.ResumeAt(u.jnl.newest.written) == 0 {
+	if p.pointFound(u) && p.applier.ResumeAt(p.point.made) == 0 {
 		p.step = patchPreamble
 		return
 	}
 	p.point = patchPoint{}
-	if p.lose || u.jnl.found {
-		u.resumed()
-		return
-	}
-	u.enter(phaseProtect)
+	p.goOn(u)
 }
 
-// pointFound: the journal says where this very stream goes on.
+// pointFound: the journal says where this very stream goes on, and what is in flash.
 func (p *Patches) pointFound(u *Updater) bool {
-	at := u.jnl.newest.written
-	return !p.lose && u.goOn && u.jnl.found && at > 0 && at%u.sector() == 0 && at%p.image.Chunk == 0 &&
-		u.jnl.point(&p.point, &u.jnl.newest, u.buf) && p.point.of(&p.root) && p.point.at < p.shape.Size
+	j := &u.jnl
+	if p.lose || !u.goOn || !j.found {
+		return false
+	}
+	p.keep = j.newest.written - j.newest.written%u.sector()
+	at := &p.point.made
+	return j.point(&p.point, &j.newest, u.buf) && p.point.of(&p.root) && p.point.at < p.shape.Size &&
+		*at > 0 && *at <= p.keep && *at%u.sector() == 0 && *at%p.image.Chunk == 0
+}
+
+// goOn goes on behind what is made. What is erased is what lies behind the bytes that
+// are kept; those before are made anew, and found to be there.
+func (p *Patches) goOn(u *Updater) {
+	if p.keep == 0 && !p.lose && !u.jnl.found {
+		u.enter(phaseProtect)
+		return
+	}
+	u.inst.written = p.keep
+	u.resumed()
+	u.inst.written = p.applier.Made()
 }
 
 // seek goes on at the restart point, with the record whose hash the journal kept.
@@ -181,7 +194,7 @@ func (p *Patches) seek(n *Native, u *Updater) {
 func (p *Patches) atLink(n *Native, u *Updater) {
 	n.endStream(u)
 	p.hand = false // the walk takes the buffer
-	if p.applier.Made() != u.jnl.newest.written || n.walk.Begin(p.image, p.applier.Made()/p.image.Chunk, p.applier.Link()) != 0 {
+	if p.applier.Made() != p.point.made || n.walk.Begin(p.image, p.applier.Made()/p.image.Chunk, p.applier.Link()) != 0 {
 		p.anew(n, u)
 		return
 	}
@@ -203,13 +216,12 @@ func (p *Patches) walk(n *Native, u *Updater) {
 		p.anew(n, u)
 		return
 	}
-	u.inst.written = p.applier.Made()
-	u.resumed()
+	p.goOn(u)
 }
 
 // anew: what is in flash is not what the journal says, so the stream is begun again.
 func (p *Patches) anew(n *Native, u *Updater) {
 	n.endStream(u)
 	u.event(EventStartOver, ReasonDamaged)
-	p.lose, p.step = true, patchStart
+	p.lose, p.keep, p.step = true, 0, patchStart
 }

@@ -386,7 +386,8 @@ func (u *Updater) protect() {
 func (u *Updater) writeNote() {
 	e, buf, p := u.inst.entry(), u.buf, u.patching()
 	if p != nil {
-		e.erased, buf = 0, p.out // which is empty at a restart point, and at the end
+		buf = p.out // nothing waits in it, whenever an entry is due
+		p.entry(&e)
 	}
 	done, err := u.jnl.append(&e, u.target, &u.rel, p, buf)
 	if err != nil {

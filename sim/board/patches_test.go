@@ -386,6 +386,9 @@ func TestPatchResumes(t *testing.T) {
 			for _, e := range w.events {
 				if e.Kind == device.EventResume && e.Bytes > 0 && e.Bytes < uint32(len(w.new)) {
 					resumed++
+					if slots, err := w.b.Slots(ptr(smallTable(standard()))); err != nil || w.b.Chip.Wear(slots[1].Base()) != 1 {
+						t.Errorf("cut at %d: what is in flash is written again", k)
+					}
 				}
 			}
 			most = max(most, w.srv.Total()-w.srv.Book.Releases[0].DerivedBytes())
@@ -406,6 +409,48 @@ func TestPatchResumes(t *testing.T) {
 		}
 		if resumed < 5 {
 			t.Errorf("base %v: only %d downloads went on from a restart point", base, resumed)
+		}
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// What differs from what a stream makes again is written again, from its sector on; and
+// where a restart point stands behind it, the walk finds it.
+func TestPatchOverDamagedFlash(t *testing.T) {
+	for _, restarts := range []bool{false, true} {
+		w := newPatchWorld(t, PatchSmall, true, func(w *patchWorld) {
+			if !restarts {
+				w.payload = payloadOf(t, w.old, w.new, delta.Options{Profile: w.sheet.Profile, RestartEvery: -1})
+			}
+		})
+		n := 0
+		w.b.Chip.SetCut(func(nor.Op) nor.Cut {
+			if n++; n == 200 {
+				return nor.Cut{When: nor.CutBefore}
+			}
+			return nor.Cut{}
+		})
+		if err := w.play(200); !errors.Is(err, ErrPowerCut) {
+			t.Fatal(err)
+		}
+		w.b.Chip.SetCut(nil)
+		w.b.Chip.PowerOn()
+		slots, err := w.b.Slots(ptr(smallTable(standard())))
+		if err != nil {
+			t.Fatal(err)
+		}
+		const at = 3*4096 + 1000
+		if err := w.b.Chip.Load(slots[1].Base()+at, []byte{^w.new[at]}); err != nil {
+			t.Fatal(err)
+		}
+		w.updated()
+		if !slices.ContainsFunc(w.events, func(e device.Event) bool { return e.Kind == device.EventStartOver }) {
+			t.Errorf("restart points %v: damage was not found: %v", restarts, w.events)
+		}
+		first, there := w.b.Chip.Wear(slots[1].Base()), w.b.Chip.Wear(slots[1].Base()+at)
+		if there != 2 || !restarts && first != 1 {
+			t.Errorf("restart points %v: the damaged sector was erased %d times, the first %d times", restarts, there, first)
 		}
 	}
 }
