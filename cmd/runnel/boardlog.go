@@ -235,7 +235,7 @@ var eventNames = map[device.EventKind]string{
 	device.EventVerifying: "verifying", device.EventVerified: "verified", device.EventStaged: "staged", device.EventTrial: "trial",
 	device.EventConfirmed: "confirmed", device.EventReverting: "reverting", device.EventFailed: "failed",
 	device.EventUpToDate: "up_to_date", device.EventUnreachable: "unreachable", device.EventReported: "reported",
-	device.EventKeyList: "key_list", device.EventDerived: "derived_stream", device.EventFullStream: "full_stream",
+	device.EventKeyList: "key_list", device.EventDerived: "derived", device.EventFullStream: "full_stream",
 }
 
 // event is what the updater says. Chunks are told at each tenth; as JSON, all.
@@ -251,7 +251,7 @@ func (l *boardLog) event(e device.Event) {
 	case device.EventKeyList:
 		out.Slot, out.Text = "", "a newer one, signed by the roots that the board holds"
 	case device.EventDerived:
-		out.Text = fmt.Sprintf("%s of %s bytes", yes(st.Patch, "a patch", "compressed: a stream"), term.Number(st.Derived))
+		out.Slot, out.Text = "", fmt.Sprintf("%s of %s bytes", yes(st.Patch, "a patch", "a compressed stream"), term.Number(st.Derived))
 	case device.EventFailed:
 		switch e.Reason {
 		case device.ReasonTrust, device.ReasonKeyList, device.ReasonManifest, device.ReasonSignature:
