@@ -129,11 +129,12 @@ func candidate(t *tx, device, where string, args ...any) (fleet.Candidate, error
 	return c, err
 }
 
+// saveDevice stores what reports teach of a device that deviceToChange read.
 func saveDevice(t *tx, d fleet.Device) error {
-	_, err := t.Exec(`UPDATE devices SET last_seen = ?1, running_version = ?, nonce = ?, signed = ?, strongest_wire = ?,
+	_, err := t.Exec(`UPDATE devices SET last_seen = ?1, running_version = ?, nonce = ?, native_nonce = ?, signed = ?, strongest_wire = ?,
  rollback_wanted = ?, rollback_reason = ?, rollback_sent_at = ?, failures = ?,
  heard = CASE WHEN last_seen < ?1 THEN (SELECT clock FROM fleet_clock) ELSE heard END WHERE id = ?`,
-		micros(d.LastSeen), d.RunningVersion, int64(d.Nonce), flag(d.Signed), string(d.StrongestWire),
+		micros(d.LastSeen), d.RunningVersion, int64(d.Nonce), int64(d.NativeNonce), flag(d.Signed), string(d.StrongestWire),
 		flag(d.RollbackWanted), d.RollbackReason, micros(d.RollbackSentAt), d.Failures, d.ID)
 	return err
 }

@@ -14,9 +14,12 @@ import (
 	"github.com/runnel-fota/runnel/internal/fleet"
 )
 
-// keepReports is how many names of reports are kept of each device: a device has a
-// few on their way at most.
-const keepReports = 32
+// keepReports is how many names of reports are kept of each device, and reportSlack how many
+// more there may be before the old ones go, together: a device has a few on their way at most.
+const (
+	keepReports = 32
+	reportSlack = 8
+)
 
 // nativeKeys is a row a key that lives, the oldest first; one without a key where there is none.
 const nativeKeys = `SELECT d.product, d.native_nonce, d.native_boot, d.native_keys, coalesce(k.id, ''), coalesce(k.number, 0), k.sealed FROM devices d
@@ -332,36 +335,25 @@ func (s *Store) TakeReport(ctx context.Context, rep fleet.NativeReport, now time
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
+		// Not beside the device: there they would be as they were before its lock was had.
 		var lives bool
-		if err := t.Row("SELECT EXISTS (SELECT 1 FROM keys WHERE owner_kind = 'device' AND owner = ? AND purpose = 'native' AND state = 'active' AND number = ?)", rep.Device, rep.Key).Scan(&lives); err != nil {
-			return err
-		}
-		if !lives {
-			return fleet.Errorf(fleet.CodeUnauthenticated, "native key %d of %s does not live", rep.Key, fleet.CleanText(rep.Device, fleet.MaxDeviceID))
-		}
 		var content []byte
-		err = t.Row("SELECT content FROM native_reports WHERE device = ? AND boot = ? AND number = ?", rep.Device, rep.Boot, rep.Number).Scan(&content)
-		if err == nil && string(content) == string(rep.Content[:]) {
+		var names int
+		if err := t.Row(`SELECT EXISTS (SELECT 1 FROM keys WHERE owner_kind = 'device' AND owner = ?1 AND purpose = 'native' AND state = 'active' AND number = ?2),
+ (SELECT content FROM native_reports WHERE device = ?1 AND boot = ?3 AND number = ?4), (SELECT count(*) FROM native_reports WHERE device = ?1)`,
+			rep.Device, rep.Key, rep.Boot, rep.Number).Scan(&lives, &content, &names); err != nil {
+			return err
+		}
+		switch {
+		case !lives:
+			return fleet.Errorf(fleet.CodeUnauthenticated, "native key %d of %s does not live", rep.Key, fleet.CleanText(rep.Device, fleet.MaxDeviceID))
+		case string(content) == string(rep.Content[:]):
 			return nil
-		}
-		if err != nil && !errors.Is(err, sql.ErrNoRows) {
-			return err
-		}
-		n, err := affected(t.Exec("UPDATE devices SET native_nonce = ?1 WHERE id = ?2 AND native_nonce < ?1 AND ?3 = 0", int64(rep.Nonce), rep.Device, flag(rep.Stale)))
-		if err != nil {
-			return err
-		}
-		if n == 0 {
+		case rep.Stale || rep.Nonce <= was.NativeNonce:
 			return fleet.Errorf(fleet.CodeReplay, "nonce %d is not above %d, the last one of %s", rep.Nonce, was.NativeNonce, rep.Device)
 		}
-		if _, err := t.Exec("DELETE FROM native_reports WHERE device = ? AND boot = ? AND number = ?", rep.Device, rep.Boot, rep.Number); err != nil {
-			return err
-		}
-		if _, err := t.Exec("INSERT INTO native_reports (device, boot, number, content) VALUES (?, ?, ?, ?)", rep.Device, rep.Boot, rep.Number, rep.Content[:]); err != nil {
-			return err
-		}
-		if _, err := t.Exec(`DELETE FROM native_reports WHERE device = ?1 AND id <=
- (SELECT id FROM native_reports WHERE device = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)`, rep.Device, keepReports); err != nil {
+		was.NativeNonce = rep.Nonce
+		if err := nameReport(t, rep, content != nil, names); err != nil {
 			return err
 		}
 		c, err := reported(t, was, rep)
@@ -384,6 +376,25 @@ func (s *Store) TakeReport(ctx context.Context, rep fleet.NativeReport, now time
 		}
 		return nil
 	})
+}
+
+// nameReport keeps a report's name and content in the place of one that had the name, and
+// forgets the oldest of names, all that were there before.
+func nameReport(t *tx, rep fleet.NativeReport, had bool, names int) error {
+	if had {
+		if _, err := t.Exec("DELETE FROM native_reports WHERE device = ? AND boot = ? AND number = ?", rep.Device, rep.Boot, rep.Number); err != nil {
+			return err
+		}
+	}
+	if _, err := t.Exec("INSERT INTO native_reports (device, boot, number, content) VALUES (?, ?, ?, ?)", rep.Device, rep.Boot, rep.Number, rep.Content[:]); err != nil {
+		return err
+	}
+	if names < keepReports+reportSlack {
+		return nil
+	}
+	_, err := t.Exec(`DELETE FROM native_reports WHERE device = ?1 AND id <=
+ (SELECT id FROM native_reports WHERE device = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)`, rep.Device, keepReports)
+	return err
 }
 
 // reported finds the release that a report names.

@@ -342,11 +342,13 @@ func (s *suite) nativeReportsAgain() {
 	if p := s.deployment("a"); !p.UpdatedAt.Equal(at(6)) {
 		s.Errorf("%+v", p)
 	}
-	// Names are kept for the last 32.
-	for i := range uint32(32) {
+	// Names are kept for the last 32, and for 40 at most.
+	for i := range uint32(40) {
 		s.ok(s.TakeReport(ctx, nativeReport(r, uint64(20+i), 7, i, fleet.StateDownloading), at(7)))
+		oldest := i - min(i, 31)
+		s.ok(s.TakeReport(ctx, nativeReport(r, 20, 7, oldest, fleet.StateDownloading), at(8)))
 	}
-	s.ok(s.TakeReport(ctx, nativeReport(r, 20, 7, 0, fleet.StateDownloading), at(8)))
+	s.code(s.TakeReport(ctx, nativeReport(r, 20, 7, 7, fleet.StateDownloading), at(8)), fleet.CodeReplay)
 	s.code(s.TakeReport(ctx, nativeReport(r, 14, 5, 2, fleet.StateFailed), at(8)), fleet.CodeReplay)
 }
 
