@@ -179,6 +179,7 @@ type Deployment struct {
 	Tries     int       // that ended badly
 	Assurance Assurance // of the device when it spoke last; "": not said
 	Heard     Clock     // its latest change
+	RawOnly   bool      // a derived stream of the release failed on the device: it gets raw ones
 }
 
 // Event is one line of a device's timeline and of the log.

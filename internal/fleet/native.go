@@ -80,6 +80,7 @@ type Stream struct {
 	Length    int64  // of the file, bytes
 	Root      Digest
 	Sheet     []byte // envelope of the stream sheet; empty for a raw stream
+	Proven    bool   // of a derived one: this server made the image out of it, or made it
 }
 
 // SignedReleases keeps releases that have a manifest, and their streams.
@@ -244,6 +245,8 @@ type NativeReport struct {
 	Class           Class  // of a failure
 	Content         Digest // a SHA-256 of all of it but the nonce
 	Key             uint8  // that it is under
+	// DerivedFailed: a derived stream of the release is of no use to it, and it goes on with the raw one.
+	DerivedFailed bool
 	// Stale: its nonce is not above the highest that the wire knows, which the store may not know yet.
 	Stale bool
 }

@@ -42,6 +42,7 @@ type NativeAsk struct {
 	FlashEncryption bool    `json:"flash_encryption,omitempty"`
 	Rollback        bool    `json:"rollback,omitempty"`       // the bootloader goes back by itself
 	SecureVersion   *uint32 `json:"secure_version,omitempty"` // of the efuses; nil: it has none
+	Derived         Derived `json:"derived,omitzero"`         // streams that it takes beside raw ones
 
 	InProgress uint32 `json:"-"` // sequence of the release in progress; 0: none
 	Health     Health `json:"-"` // it changes with every poll: kept apart
@@ -60,9 +61,11 @@ func (a NativeAsk) Target() (slot int, ok bool) {
 
 // NativeDecision is what a device may get now, and why.
 type NativeDecision struct {
-	// Release is nil where there is nothing for the device; Stream is the one that carries it.
+	// Release is nil where there is nothing for the device; Stream is the raw one that carries it, and
+	// Derived, if not nil, is offered beside it.
 	Release *SignedRelease
 	Stream  Stream
+	Derived *Stream
 	Verdict Verdict
 	Why     string // one sentence for people
 	// Key is what the timeline remembers: it is written when that changes.
@@ -75,6 +78,8 @@ type NativeDecision struct {
 	Known   bool       // the device has a deployment of Release, in whichever build
 	Rollout int64      // that decided; 0: none
 	Admit   *Admission // the device comes into it by this decision; nil: it is in, or there is none
+
+	derived *derivedStream // Derived, with its sheet
 }
 
 // NativeOffers is a snapshot of what native devices may get. It does not change.
@@ -93,8 +98,9 @@ type NativeOffers struct {
 
 type nativeRelease struct {
 	SignedRelease
-	m     manifest.Manifest // views into Envelope
-	terms Terms             // of its product
+	m       manifest.Manifest // views into Envelope
+	terms   Terms             // of its product
+	derived []derivedStream   // that devices may get, the smallest first
 }
 
 // NewNativeOffers prepares a snapshot, which it keeps.
@@ -117,6 +123,11 @@ func NewNativeOffers(s NativeSnapshot) *NativeOffers {
 			continue
 		}
 		o.releases[r.Product] = append(o.releases[r.Product], r)
+	}
+	for _, list := range o.releases {
+		for _, r := range list {
+			o.readDerived(r) // names bases by releases: all are there
+		}
 	}
 	return o
 }
@@ -225,6 +236,10 @@ func (o *NativeOffers) Decide(d *NativeDevice, a NativeAsk, now time.Time, t *Tr
 	if out.Rollout != 0 {
 		out.Key += fmt.Sprintf("/r%d", out.Rollout)
 	}
+	if out.derived != nil {
+		out.Key += out.derived.keyOf()
+		t.add(out.Rollout, "stream", RulePass, "it comes as %s; the raw stream has %d", out.derived.why, out.Stream.Length)
+	}
 	if r := o.inProgress(product, a.InProgress); r != nil { // F3
 		gone := ""
 		if r.State == ReleaseWithdrawn {
@@ -328,6 +343,9 @@ func (s *nativeSide) busy(r *Release) bool {
 
 func (s *nativeSide) bytes(*Release) int64 {
 	if m := s.picked.stream(s.a.Chunk); m != nil {
+		if small := s.o.derived(s.d, s.picked, s.a, m); small != nil {
+			return small.sent
+		}
 		return m.Length
 	}
 	return s.picked.Image.Size
@@ -393,8 +411,7 @@ func (o *NativeOffers) planned(d *NativeDevice, product string, a NativeAsk, now
 		return out, 0
 	}
 	r := w.picked
-	out.Release, out.Stream = &r.SignedRelease, *r.stream(a.Chunk)
-	out.Known = o.deploymentOf(d, r) != nil
+	o.carry(&out, d, r, &a, r.stream(a.Chunk))
 	if p.retry {
 		out.Retry = &r.Image.Digest
 	}
@@ -443,8 +460,7 @@ func (o *NativeOffers) implicit(d *NativeDevice, product string, a NativeAsk, no
 	if s == nil {
 		return none(VerdictUnfit, "%s can't be served: %s", r.Version, r.noStream(a.Chunk))
 	}
-	out.Release, out.Stream = &r.SignedRelease, *s
-	out.Known = o.deploymentOf(d, r) != nil
+	o.carry(&out, d, r, &a, s)
 	return out
 }
 

@@ -22,6 +22,7 @@ const (
 	EventKeyList       = "keylist_added"  //
 	EventPolicy        = "policy_set"     // of a product
 	EventPublished     = "release_published"
+	EventStreamKey     = "stream_key_made" // the server's own
 )
 
 // ApplyNativeReport is what becomes of a device and its deployment by a report. r is
@@ -71,7 +72,7 @@ func ApplyNativeReport(d Device, r *Release, dep *Deployment, rep NativeReport, 
 	}
 	next := was
 	if was.State == "" || !was.Proven || was.State.Ended() && (!rep.State.Ended() || RetryDue(d, was)) {
-		next = Deployment{Device: d.ID, StartedAt: now, Rollout: was.Rollout, Phase: was.Phase, Tries: was.Tries} // N2
+		next = Deployment{Device: d.ID, StartedAt: now, Rollout: was.Rollout, Phase: was.Phase, Tries: was.Tries, RawOnly: was.RawOnly} // N2
 		if was.Proven && was.State.Ended() {
 			next.StartedAt = later(now, d.RetryAt)
 		}
@@ -80,6 +81,7 @@ func ApplyNativeReport(d Device, r *Release, dep *Deployment, rep NativeReport, 
 	next.State, next.Reason = rep.State, CleanText(rep.Reason, MaxText) // N1
 	next.ChunksTotal = r.Chunks()
 	next.Class, next.Assurance = "", AssuranceOwn
+	next.RawOnly = next.RawOnly || rep.DerivedFailed // N5
 	if rep.State == StateFailed || rep.State == StateReverted {
 		next.Class = rep.Class
 	}

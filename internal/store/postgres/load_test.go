@@ -105,6 +105,10 @@ func filled(t *testing.T) *sqlite.Store {
 	ok(err)
 	c := fleet.Course{Phases: phases}
 	c.Fill()
+	_, err = s.AddStreamKey(ctx, fleet.Key{10}, false, now)
+	ok(err)
+	_, err = s.BeginDerivation(ctx, fleet.Derivation{DerivationName: fleet.DerivationName{Release: r.ID, Base: fleet.Digest{1}, Profile: 1}, Lease: now}, "x", now)
+	ok(err)
 	_, err = s.CreateRollout(ctx, fleet.Rollout{Product: "p", ReleaseID: r.ID, Course: c}, now)
 	ok(err)
 	return s
@@ -136,6 +140,9 @@ func TestLoad(t *testing.T) {
 		t.Errorf("%+v %v", d, err)
 	}
 	if key, _, err := to.DeviceKey(ctx, "old-1"); err != nil || key != (fleet.Key{7}) {
+		t.Errorf("%v", err)
+	}
+	if key, err := to.StreamKey(ctx); err != nil || key != (fleet.Key{10}) {
 		t.Errorf("%v", err)
 	}
 	r, _, err := to.Publish(ctx, fleet.Release{Product: "p", Version: "2.0", ChunkSize: 1024, Image: fleet.Image{Size: 5000}}, time.Now())

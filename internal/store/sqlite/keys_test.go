@@ -19,12 +19,14 @@ func TestKeysAreSealed(t *testing.T) {
 	dir := t.TempDir()
 	s := openAt(t, dir)
 	product := fleet.Key([]byte("ABCDEF 0123456789 product's key.."[:32]))
+	stream := fleet.Key([]byte("89ABCDEF the server's stream key.."[:32]))
 	token, err := fleet.NewToken(strings.NewReader(strings.Repeat("r", 32)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, tokenErr := s.AddToken(ctx, "admin", token, t0)
-	err = errors.Join(tokenErr, s.AddDevice(ctx, fleet.Device{ID: "a"}, &secretKey, t0),
+	_, streamErr := s.AddStreamKey(ctx, stream, false, t0)
+	err = errors.Join(tokenErr, streamErr, s.AddDevice(ctx, fleet.Device{ID: "a"}, &secretKey, t0),
 		s.SetProductKey(ctx, "p", product, t0), s.SetProductKey(ctx, "p", secretKey, t0))
 	if err != nil {
 		t.Fatal(err)
@@ -37,7 +39,7 @@ func TestKeysAreSealed(t *testing.T) {
 				t.Fatal(err)
 			}
 			bytesRead += len(b)
-			for name, secret := range map[string][]byte{"device key": secretKey[:], "product key": product[:], "secret": testSecret[:], "token": []byte(token)} {
+			for name, secret := range map[string][]byte{"device key": secretKey[:], "product key": product[:], "stream key": stream[:], "secret": testSecret[:], "token": []byte(token)} {
 				if bytes.Contains(b, secret) || bytes.Contains(b, []byte(hex.EncodeToString(secret))) {
 					t.Errorf("%s is in %s", name, filepath.Base(f))
 				}
@@ -86,6 +88,34 @@ func TestKeysAreBoundToTheirOwner(t *testing.T) {
 		key, _, err := s.DeviceKey(ctx, id)
 		if fleet.CodeOf(err) != fleet.CodeInternal || key != (fleet.Key{}) || !strings.Contains(err.Error(), "can't be opened") {
 			t.Errorf("%s: %v", name, err)
+		}
+		s.Close()
+	}
+}
+
+// A stream key that was altered does not open, is found by a check, and gives way to a new one.
+func TestStreamKeyAltered(t *testing.T) {
+	for _, change := range []string{"UPDATE stream_key SET sealed = zeroblob(60)", "UPDATE stream_key SET sealed = x''",
+		"UPDATE stream_key SET sealed = (SELECT sealed FROM keys WHERE owner = 'a')"} {
+		dir := t.TempDir()
+		s := openAt(t, dir)
+		_, err := s.AddStreamKey(ctx, fleet.Key{1}, false, t0)
+		if err = errors.Join(err, s.AddDevice(ctx, fleet.Device{ID: "a"}, &secretKey, t0), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		alter(t, dir, change)
+		s = openAt(t, dir)
+		if key, err := s.StreamKey(ctx); fleet.CodeOf(err) != fleet.CodeInternal || key != (fleet.Key{}) {
+			t.Errorf("%s: %v", change, err)
+		}
+		if found, err := s.CheckSeals(ctx); err != nil || len(found) != 1 || !strings.Contains(found[0].Hint, "--renew") {
+			t.Errorf("%s: %v %v", change, found, err)
+		}
+		if key, err := s.AddStreamKey(ctx, fleet.Key{2}, true, t0); err != nil || key != (fleet.Key{2}) {
+			t.Errorf("%s: %v", change, err)
+		}
+		if found, err := s.CheckSeals(ctx); err != nil || len(found) != 0 {
+			t.Errorf("%s: %v %v", change, found, err)
 		}
 		s.Close()
 	}

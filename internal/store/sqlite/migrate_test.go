@@ -186,7 +186,7 @@ func TestMigrateSlots(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	if have, want, err := versions(ctx, db); err != nil || have != 7 || want != 7 {
+	if have, want, err := versions(ctx, db); err != nil || have != 8 || want != 8 {
 		t.Errorf("schema %d of %d, %v", have, want, err)
 	}
 }

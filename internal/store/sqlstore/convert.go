@@ -126,14 +126,14 @@ func scanDeviceAnd(row Scanner, more ...any) (fleet.Device, error) {
 }
 
 const deploymentColumns = `p.device, p.release_id, r.version, p.state, p.chunks_received, p.chunks_total, p.verified,
- p.boot_status, p.reason, p.proven, p.started_at, p.updated_at, coalesce(p.rollout, 0), p.phase, p.class, p.tries, p.assurance, p.heard`
+ p.boot_status, p.reason, p.proven, p.started_at, p.updated_at, coalesce(p.rollout, 0), p.phase, p.class, p.tries, p.assurance, p.heard, p.raw_only`
 
 const deploymentTables = ` FROM deployments p JOIN releases r ON r.id = p.release_id `
 
 func scanDeployment(row Scanner) (p fleet.Deployment, err error) {
 	var started, updated int64
 	err = row.Scan(&p.Device, &p.ReleaseID, &p.Version, &p.State, &p.ChunksReceived, &p.ChunksTotal, &p.Verified,
-		&p.BootStatus, &p.Reason, &p.Proven, &started, &updated, &p.Rollout, &p.Phase, &p.Class, &p.Tries, &p.Assurance, &p.Heard)
+		&p.BootStatus, &p.Reason, &p.Proven, &started, &updated, &p.Rollout, &p.Phase, &p.Class, &p.Tries, &p.Assurance, &p.Heard, &p.RawOnly)
 	p.StartedAt, p.UpdatedAt = fromMicros(started), fromMicros(updated)
 	return p, err
 }

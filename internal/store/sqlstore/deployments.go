@@ -141,13 +141,13 @@ func saveDevice(t *tx, d fleet.Device) error {
 
 func saveDeployment(t *tx, p fleet.Deployment) error {
 	_, err := t.Exec(`INSERT INTO deployments
- (device, release_id, state, chunks_received, chunks_total, verified, boot_status, reason, proven, started_at, updated_at, rollout, phase, class, tries, assurance, heard)
- VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, 0), ?, ?, ?, ?, (SELECT clock FROM fleet_clock))
+ (device, release_id, state, chunks_received, chunks_total, verified, boot_status, reason, proven, started_at, updated_at, rollout, phase, class, tries, assurance, raw_only, heard)
+ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, 0), ?, ?, ?, ?, ?, (SELECT clock FROM fleet_clock))
  ON CONFLICT (device, release_id) DO UPDATE SET state = excluded.state, chunks_received = excluded.chunks_received,
  chunks_total = excluded.chunks_total, verified = excluded.verified, boot_status = excluded.boot_status, reason = excluded.reason,
  proven = excluded.proven, started_at = excluded.started_at, updated_at = excluded.updated_at,
- rollout = excluded.rollout, phase = excluded.phase, class = excluded.class, tries = excluded.tries, assurance = excluded.assurance, heard = excluded.heard`,
+ rollout = excluded.rollout, phase = excluded.phase, class = excluded.class, tries = excluded.tries, assurance = excluded.assurance, raw_only = excluded.raw_only, heard = excluded.heard`,
 		p.Device, p.ReleaseID, string(p.State), p.ChunksReceived, p.ChunksTotal, flag(p.Verified),
-		p.BootStatus, p.Reason, flag(p.Proven), micros(p.StartedAt), micros(p.UpdatedAt), p.Rollout, p.Phase, string(p.Class), p.Tries, string(p.Assurance))
+		p.BootStatus, p.Reason, flag(p.Proven), micros(p.StartedAt), micros(p.UpdatedAt), p.Rollout, p.Phase, string(p.Class), p.Tries, string(p.Assurance), flag(p.RawOnly))
 	return err
 }

@@ -58,7 +58,7 @@ func pollParts(d *Dialect, active string) (deployments, usage string) {
 	// Of the device, of the releases that were asked for, in all their builds. The joins are in this
 	// order: a release has a few builds, a device may have had many releases.
 	deployments = "(SELECT " + d.Rows(`q.release_id, b.version, q.state, q.reason, q.proven, q.started_at, q.updated_at,
-  coalesce(q.rollout, 0), q.phase, q.class, q.tries, q.heard`) + ` FROM
+  coalesce(q.rollout, 0), q.phase, q.class, q.tries, q.heard, q.raw_only`) + ` FROM
  (SELECT CAST(j.value AS bigint) AS id FROM ` + d.IDs("?2") + ` UNION SELECT c.id FROM ` + d.IDs("?2") + ` CROSS JOIN releases a CROSS JOIN releases c
    WHERE a.id = CAST(j.value AS bigint) AND c.product = a.product AND c.epoch = a.epoch AND c.sequence = a.sequence AND c.manifest_digest IS NOT NULL) w
  CROSS JOIN deployments q CROSS JOIN releases b WHERE q.device = ?1 AND q.release_id = w.id AND b.id = w.id)`

@@ -119,12 +119,12 @@ func parseDeployments(device, text string) (list []fleet.Deployment, err error) 
 	}
 	for _, r := range rows {
 		p := fleet.Deployment{Device: device}
-		var proven, started, updated, phase, tries, heard int64
-		err := fill(r, &p.ReleaseID, &p.Version, (*string)(&p.State), &p.Reason, &proven, &started, &updated, &p.Rollout, &phase, (*string)(&p.Class), &tries, &heard)
+		var proven, started, updated, phase, tries, heard, raw int64
+		err := fill(r, &p.ReleaseID, &p.Version, (*string)(&p.State), &p.Reason, &proven, &started, &updated, &p.Rollout, &phase, (*string)(&p.Class), &tries, &heard, &raw)
 		if err != nil {
 			return nil, err
 		}
-		p.Proven, p.StartedAt, p.UpdatedAt = proven != 0, fromMicros(started), fromMicros(updated)
+		p.RawOnly, p.Proven, p.StartedAt, p.UpdatedAt = raw != 0, proven != 0, fromMicros(started), fromMicros(updated)
 		p.Phase, p.Tries, p.Heard = int(phase), int(tries), fleet.Clock(heard)
 		list = append(list, p)
 	}

@@ -52,5 +52,12 @@ func (s *Store) CheckSeals(ctx context.Context) (found []*fleet.Error, err error
 				Hint: "it was altered in the database: revoke it and make another"})
 		}
 	}
+	if _, err := s.StreamKey(ctx); err != nil && fleet.CodeOf(err) != fleet.CodeNotFound {
+		var f *fleet.Error
+		if !errors.As(err, &f) || f.Code != fleet.CodeInternal {
+			return nil, err
+		}
+		found = append(found, f)
+	}
 	return found, nil
 }

@@ -131,21 +131,33 @@ func (s *Store) insertSigned(t *tx, r *fleet.Release, envelope []byte, streams [
 		Detail: fmt.Sprintf("%s %s, epoch %d, sequence %d, manifest %s", r.Product, r.Name(), r.Epoch, r.Sequence, r.ManifestDigest)})
 }
 
-// insertStreams stores those that are not known yet.
+// insertStreams stores those that are not known yet, and what is new of others.
 func insertStreams(t *tx, r fleet.Release, streams []fleet.Stream) (added int64, err error) {
 	for _, m := range streams {
-		n, err := affected(t.Exec("INSERT INTO streams ("+streamColumns+") VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-			m.Digest[:], r.ID, m.Kind, m.Chunk, m.Length, m.Root[:], blob(m.Sheet)))
+		var sheet []byte // NULL
+		if len(m.Sheet) > 0 {
+			d := m.SheetDigest()
+			sheet = d[:]
+		}
+		n, err := affected(t.Exec("INSERT INTO streams ("+streamColumns+", sheet_digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+			m.Digest[:], r.ID, m.Kind, m.Chunk, m.Length, m.Root[:], blob(m.Sheet), flag(m.Proven), sheet))
 		if err != nil {
 			return added, err
 		}
 		added += n
-		if n == 0 {
-			// An image that is issued anew has the same streams: each is stored once.
-			if err := sameStream(t, m); err != nil {
-				return added, err
-			}
+		if n > 0 {
+			continue
 		}
+		// An image that is issued anew has the same streams: each is stored once.
+		if err := sameStream(t, m); err != nil {
+			return added, err
+		}
+		// Of two sheets the newer one was judged by the newer key list.
+		if n, err = affected(t.Exec("UPDATE streams SET sheet = ?1, sheet_digest = ?2, proven = CASE WHEN proven = 1 THEN 1 ELSE ?3 END WHERE digest = ?4 AND kind <> 'raw' AND (sheet <> ?1 OR proven < ?3)",
+			blob(m.Sheet), sheet, flag(m.Proven), m.Digest[:])); err != nil {
+			return added, err
+		}
+		added += n
 	}
 	return added, nil
 }
@@ -209,11 +221,11 @@ func (s *Store) Manifest(ctx context.Context, digest fleet.Digest) (fleet.Manife
 	return m, s.db.Wrap("manifest", notFound(err, "no manifest has the digest %s", digest))
 }
 
-const streamColumns = "digest, release_id, kind, chunk, length, root, sheet"
+const streamColumns = "digest, release_id, kind, chunk, length, root, sheet, proven"
 
 func scanStream(row Scanner) (m fleet.Stream, err error) {
 	var digest, root []byte
-	err = row.Scan(&digest, &m.ReleaseID, &m.Kind, &m.Chunk, &m.Length, &root, &m.Sheet)
+	err = row.Scan(&digest, &m.ReleaseID, &m.Kind, &m.Chunk, &m.Length, &root, &m.Sheet, &m.Proven)
 	copy(m.Digest[:], digest)
 	copy(m.Root[:], root)
 	return m, err
@@ -227,7 +239,7 @@ func (s *Store) Stream(ctx context.Context, digest fleet.Digest) (fleet.Stream, 
 
 // releaseStreams joins by the image: one that was issued anew, or for another product, has
 // the same files, and each is stored once.
-const releaseStreams = `SELECT DISTINCT m.digest, r.id, m.kind, m.chunk, m.length, m.root, m.sheet FROM releases r
+const releaseStreams = `SELECT DISTINCT m.digest, r.id, m.kind, m.chunk, m.length, m.root, m.sheet, m.proven FROM releases r
  JOIN releases o ON o.digest = r.digest AND o.manifest_digest IS NOT NULL
  JOIN streams m ON m.release_id = o.id WHERE r.manifest_digest IS NOT NULL AND (?1 = 0 OR r.id = ?1) ORDER BY r.id, m.chunk`
 

@@ -38,9 +38,11 @@ func refuseByTerms(t *tx, r fleet.Release, chunks ...int) error {
 }
 
 func chunksOf(streams []fleet.Stream) []int {
-	sizes := make([]int, len(streams))
-	for i, m := range streams {
-		sizes[i] = int(m.Chunk)
+	var sizes []int
+	for _, m := range streams {
+		if m.Kind == fleet.StreamRaw {
+			sizes = append(sizes, int(m.Chunk))
+		}
 	}
 	return sizes
 }

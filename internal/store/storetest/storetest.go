@@ -42,6 +42,9 @@ type Store interface {
 	fleet.Groups
 	fleet.Labels
 	fleet.Decisions
+	fleet.Derivations
+	fleet.StreamKeys
+	Sheet(ctx context.Context, digest fleet.Digest) (fleet.Stream, error)
 	Close() error
 }
 
@@ -115,6 +118,12 @@ func Run(t *testing.T, open Open) {
 		{"RolloutPolicies", (*suite).rolloutPolicies},
 		{"Groups", (*suite).groups},
 		{"Labels", (*suite).labels},
+		{"Derived", (*suite).derived},
+		{"RawOnly", (*suite).rawOnly},
+		{"Derivations", (*suite).derivations},
+		{"DerivationRace", (*suite).derivationRace},
+		{"StreamKey", (*suite).streamKey},
+		{"CountAsks", (*suite).countAsks},
 		{"Cancelled", (*suite).cancelled},
 		{"Concurrent", (*suite).concurrent},
 	} {
