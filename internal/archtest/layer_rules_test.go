@@ -14,9 +14,10 @@ var adapters = []string{"internal/adminapi", "internal/blob", "internal/bridge",
 // domain may import this of ours at most.
 var domain = map[string][]string{
 	"internal/fleet":   {"core/manifest"},
-	"internal/ingest":  {"internal/fleet", "core", "release", "internal/delta"},
-	"internal/rollout": {"internal/fleet", "core", "release", "internal/delta"},
 	"internal/delta":   {"core", "release"},
+	"internal/derive":  {"internal/fleet", "core", "release", "internal/delta"},
+	"internal/ingest":  {"internal/fleet", "core", "release", "internal/derive"},
+	"internal/rollout": {"internal/fleet", "core"},
 	// Signing works on a machine without a server.
 	"release": {"core"},
 }
