@@ -32,9 +32,11 @@ type signing struct {
 	chunks                      []uint
 	hardware                    []string
 	noContact, yes, force       bool
+	deriving                    deriving
 
 	cmd   *cobra.Command
 	trust *release.Trust // the key list that counts
+	by    release.Signer // once it was asked for
 }
 
 func newSignCmd() *cobra.Command {
@@ -58,10 +60,16 @@ slot: sign each build with its --slot, under one version and one sequence (the s
 checked as the boot stage would; it needs a word on its slot, which is "any" where the
 chip shows each slot at the address that it runs at.
 
+The image compressed is put beside it, and with --patch-from a patch from each image that
+devices may run, under sheets that the same key signs; a server holds them against the
+image. What saves less than --patch-min-saving is dropped. A server whose key may sign
+streams makes patches from what its fleet runs by itself: see 'runnel keys server'.
+
 Times: the manifest says when it was signed, SOURCE_DATE_EPOCH if that is set.`,
 		Example: `  runnel sign firmware.bin --product acme/pump --version 1.2.0 --sequence 1 --key keys/release.key -o pump-1.2.0.runnel
   runnel sign firmware.bin --after pump-1.2.0.runnel --version 1.3.0 --key keys/release.key -o pump-1.3.0.runnel
   runnel sign slot0.bin --slot 0 --format raw --after pump-1.3.0-slot0.runnel --version 1.4.0 --key keys/release.key -o pump-1.4.0-slot0.runnel
+  runnel sign firmware.bin --after pump-1.3.0.runnel --version 1.4.0 --key keys/release.key --patch-from pump-1.3.0.runnel --patch-from pump-1.2.0.runnel -o pump-1.4.0.runnel
   runnel sign --add pump-1.3.0.runnel --key bob.key
   runnel sign --reissue pump-1.2.0.runnel --after pump-1.3.0.runnel --key keys/release.key -o back.runnel`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -103,6 +111,7 @@ Times: the manifest says when it was signed, SOURCE_DATE_EPOCH if that is set.`,
 	f.StringVarP(&s.out, "output", "o", "", "release `file` to write (with --add: default is the file itself)")
 	f.BoolVar(&s.force, "force", false, "write over a file that exists")
 	f.BoolVar(&s.yes, "yes", false, "don't ask")
+	s.deriving.flags(f)
 	s.signerFlags.flags(cmd, "the release key")
 	return cmd
 }
@@ -111,7 +120,7 @@ Times: the manifest says when it was signed, SOURCE_DATE_EPOCH if that is set.`,
 func (s *signing) check() error {
 	given := s.cmd.Flags().Changed
 	if s.add != "" {
-		for _, f := range []string{"product", "version", "sequence", "keylist", "hardware", "slot", "address", "format", "security-version", "chunk-size", "confirm-seconds", "no-contact", "after", "reissue"} {
+		for _, f := range append([]string{"product", "version", "sequence", "keylist", "hardware", "slot", "address", "format", "security-version", "chunk-size", "confirm-seconds", "no-contact", "after", "reissue"}, signDeriveFlags...) {
 			if given(f) {
 				return usagef("--add adds a signature and changes nothing: --%s does not go with it", f)
 			}
@@ -122,7 +131,7 @@ func (s *signing) check() error {
 		return usagef("--output is missing").withHint("name the release file to write: -o NAME.runnel")
 	}
 	if s.reissue != "" {
-		for _, f := range []string{"product", "hardware", "slot", "address", "format", "chunk-size"} {
+		for _, f := range append([]string{"product", "hardware", "slot", "address", "format", "chunk-size"}, signDeriveFlags...) {
 			if given(f) {
 				return usagef("--reissue takes the old bytes: --%s does not go with it", f)
 			}
@@ -173,6 +182,9 @@ func (s *signing) checkNumbers() error {
 		}
 	}
 	if _, err := parseHardware(s.hardware); err != nil {
+		return err
+	}
+	if err := s.deriving.check(); err != nil {
 		return err
 	}
 	return s.checkPlace()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -100,15 +101,24 @@ func (s *signing) fresh(path string) error {
 		m.Image.Streams = append(m.Image.Streams, release.Raw{Chunk: c, Root: raw.Root})
 	}
 	bar.End()
+	bases, err := s.bases(m)
+	if err != nil {
+		return err
+	}
 	env, err := s.sign(m)
 	if err != nil {
 		return err
 	}
+	image := make([]byte, im.Size)
+	if _, err := f.ReadAt(image, 0); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	derived, err := s.derive(m, image, bases)
+	if err != nil {
+		return err
+	}
 	return s.write(m, func(w io.Writer) error {
-		if _, err := f.Seek(0, io.SeekStart); err != nil {
-			return err
-		}
-		return release.Write(w, &release.File{KeyList: s.trust.Envelope, Manifest: env, Image: f, Size: int64(im.Size)})
+		return release.Write(w, &release.File{KeyList: s.trust.Envelope, Manifest: env, Image: bytes.NewReader(image), Size: int64(im.Size), Derived: derived})
 	})
 }
 
@@ -288,6 +298,7 @@ func (s *signing) ask(m *release.Manifest) (release.Signer, error) {
 		return nil, fmt.Errorf("key %s may not sign for %s", id, m.Product)
 	}
 	fmt.Fprintf(s.cmd.OutOrStdout(), "key               %s\n", id)
+	s.by = signer
 	return signer, confirmed(s.cmd, s.yes, "sign this release?")
 }
 
