@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"os"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ const DefaultMaxImage = 16 << 20
 // Blobs is a store of images and streams: internal/blob.Store has these and more, with their contract.
 type Blobs interface {
 	Put(ctx context.Context, src io.Reader, size int64) (d fleet.Digest, created bool, err error)
+	Open(ctx context.Context, d fleet.Digest) (*os.File, error)
 	List(ctx context.Context) ([]fleet.Digest, error)
 	Delete(ctx context.Context, d fleet.Digest) error
 }
@@ -62,14 +64,15 @@ type Signed interface {
 
 // Service takes images and releases in. Its methods may be called concurrently.
 type Service struct {
-	blobs    Blobs
-	releases fleet.Releases
-	signed   Signed
-	stage    func(ctx context.Context, room int64) (Staged, error)
-	keep     func(ctx context.Context, d fleet.Digest) (bool, error)
-	max      int64
-	now      func() time.Time
-	demo     bool
+	blobs       Blobs
+	releases    fleet.Releases
+	signed      Signed
+	derivations fleet.Derivations
+	stage       func(ctx context.Context, room int64) (Staged, error)
+	keep        func(ctx context.Context, d fleet.Digest) (bool, error)
+	max         int64
+	now         func() time.Time
+	demo        bool
 
 	// publishing is held from the look at the newest key list until what was judged by it is stored.
 	publishing sync.Mutex
@@ -85,6 +88,8 @@ type Options struct {
 	Blobs    Blobs
 	Releases fleet.Releases
 	Signed   Signed
+	// Derivations keeps what AddDerived publishes.
+	Derivations fleet.Derivations
 	// Stage makes sure of room for so many bytes, 0 where it is not known, and answers a place for
 	// them: internal/blob.Stager.
 	Stage func(ctx context.Context, room int64) (Staged, error)
@@ -98,9 +103,9 @@ type Options struct {
 }
 
 // New makes a Service. All options but MaxImage are required; without Signed and
-// Stage there are images only.
+// Stage there are images only, without Derivations no AddDerived.
 func New(o Options) *Service {
-	s := &Service{blobs: o.Blobs, releases: o.Releases, signed: o.Signed, stage: o.Stage, keep: o.Keep, max: o.MaxImage, now: o.Now, demo: o.ThrowAway, pinned: map[fleet.Digest]int{}}
+	s := &Service{blobs: o.Blobs, releases: o.Releases, signed: o.Signed, derivations: o.Derivations, stage: o.Stage, keep: o.Keep, max: o.MaxImage, now: o.Now, demo: o.ThrowAway, pinned: map[fleet.Digest]int{}}
 	if s.max == 0 {
 		s.max = DefaultMaxImage
 	}

@@ -54,7 +54,7 @@ func newWorld(t testing.TB) *world {
 }
 
 func (w *world) options() Options {
-	return Options{Blobs: w.dir, Releases: w.store, Signed: w.store, Now: func() time.Time { return t0 },
+	return Options{Blobs: w.dir, Releases: w.store, Signed: w.store, Derivations: w.store, Now: func() time.Time { return t0 },
 		Stage: func(ctx context.Context, room int64) (Staged, error) { return w.dir.Stage(ctx, room) }}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/runnel-fota/runnel/core/manifest"
 	"github.com/runnel-fota/runnel/core/stream"
+	"github.com/runnel-fota/runnel/internal/derive"
 	"github.com/runnel-fota/runnel/internal/fleet"
 	"github.com/runnel-fota/runnel/release"
 )
@@ -48,6 +49,9 @@ func (s *Service) PublishRelease(ctx context.Context, r io.Reader, size int64, p
 	in := &taking{s: s, ctx: ctx, src: &source{r: r}, says: p}
 	defer in.abort()
 	if err := in.read(trust, size); err != nil {
+		return fleet.Release{}, false, in.refused(err)
+	}
+	if err := in.prove(); err != nil {
 		return fleet.Release{}, false, in.refused(err)
 	}
 	if err := in.buildRaw(); err != nil {
@@ -313,10 +317,11 @@ func hardware(list [][]byte) string {
 // the disk and the context said is nobody's fault of the file.
 func (t *taking) refused(err error) error {
 	var f *fleet.Error
+	var read *derive.ReadError
 	switch {
 	case t.src.err != nil:
 		return t.src.err
-	case errors.As(err, &f), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.As(err, &f), errors.As(err, &read), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	}
 	return &fleet.Error{Code: fleet.CodeInvalid, Message: fleet.CleanText(err.Error(), maxReason), Hint: hintFor(err)}
