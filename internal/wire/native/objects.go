@@ -21,7 +21,7 @@ import (
 	"github.com/runnel-fota/runnel/internal/fleet"
 )
 
-// Streams and manifests, by their SHA-256: public, immutable, and without a word
+// Streams, manifests and stream sheets, by their SHA-256: public, immutable, and without a word
 // of who asks. A stream goes from its file to the connection: nothing may wrap
 // the ResponseWriter, nor the file, or sendfile is lost (architecture, rule 6).
 
@@ -52,6 +52,8 @@ type ObjectIndex interface {
 	// Stream and Manifest answer CodeNotFound for what is none.
 	Stream(ctx context.Context, d fleet.Digest) (fleet.Stream, error)
 	Manifest(ctx context.Context, d fleet.Digest) (fleet.Manifest, error)
+	// Sheet is the stream whose sheet's envelope has that digest; CodeNotFound where there is none.
+	Sheet(ctx context.Context, d fleet.Digest) (fleet.Stream, error)
 }
 
 // ObjectsConfig is what Objects need; Files and Index are required.
@@ -68,7 +70,7 @@ type ObjectsConfig struct {
 	MaxStreams int // at once; 0: DefaultMaxStreams
 }
 
-// Objects serves streams and manifests.
+// Objects serves streams, manifests and stream sheets.
 type Objects struct {
 	c     ObjectsConfig
 	slots chan struct{}
@@ -102,6 +104,7 @@ func NewObjects(c ObjectsConfig) *Objects {
 func (o *Objects) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /r1/streams/{digest}", o.stream)
 	mux.HandleFunc("GET /r1/manifests/{digest}", o.manifest)
+	mux.HandleFunc("GET /r1/sheets/{digest}", o.sheet)
 }
 
 // digestOf reads the digest of the path. Caches tell names apart by their bytes:
@@ -215,18 +218,32 @@ func (o *Objects) redirect(w http.ResponseWriter, r *http.Request, d fleet.Diges
 }
 
 func (o *Objects) manifest(w http.ResponseWriter, r *http.Request) {
+	o.envelope(w, r, func(d fleet.Digest) ([]byte, error) {
+		m, err := o.c.Index.Manifest(r.Context(), d)
+		return m.Envelope, err
+	})
+}
+
+func (o *Objects) sheet(w http.ResponseWriter, r *http.Request) {
+	o.envelope(w, r, func(d fleet.Digest) ([]byte, error) {
+		m, err := o.c.Index.Sheet(r.Context(), d)
+		return m.Sheet, err
+	})
+}
+
+func (o *Objects) envelope(w http.ResponseWriter, r *http.Request, read func(fleet.Digest) ([]byte, error)) {
 	d, err := digestOf(r)
 	if err != nil {
 		o.fail(w, r, err)
 		return
 	}
-	m, err := o.c.Index.Manifest(r.Context(), d)
+	p, err := read(d)
 	if err != nil {
 		o.fail(w, r, err)
 		return
 	}
-	setRange(r.Header, int64(len(m.Envelope)))
-	serve(w, r, d, "application/cose", bytes.NewReader(m.Envelope))
+	setRange(r.Header, int64(len(p)))
+	serve(w, r, d, "application/cose", bytes.NewReader(p))
 }
 
 // content is what http.ServeContent reads.

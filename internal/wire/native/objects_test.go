@@ -29,6 +29,7 @@ type shelf struct {
 	mu       sync.Mutex
 	sizes    map[fleet.Digest]int64
 	envelope []byte
+	sheet    []byte
 	asked    int
 	err      error
 }
@@ -51,6 +52,13 @@ func (s *shelf) Manifest(_ context.Context, d fleet.Digest) (fleet.Manifest, err
 		return fleet.Manifest{}, fleet.Errorf(fleet.CodeNotFound, "no manifest")
 	}
 	return fleet.Manifest{Digest: d, Envelope: s.envelope}, nil
+}
+
+func (s *shelf) Sheet(_ context.Context, d fleet.Digest) (fleet.Stream, error) {
+	if d != sha256.Sum256(s.sheet) {
+		return fleet.Stream{}, fleet.Errorf(fleet.CodeNotFound, "no sheet")
+	}
+	return fleet.Stream{Sheet: s.sheet}, nil
 }
 
 func (s *shelf) put(t testing.TB, b []byte) fleet.Digest {
@@ -79,7 +87,7 @@ func newWorld(t testing.TB, change func(*ObjectsConfig)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, shelf: &shelf{Dir: blobs, sizes: map[fleet.Digest]int64{}, envelope: []byte("a signed manifest")}, stream: make([]byte, 1_100_000)}
+	w := &world{t: t, shelf: &shelf{Dir: blobs, sizes: map[fleet.Digest]int64{}, envelope: []byte("a signed manifest"), sheet: []byte("a signed sheet")}, stream: make([]byte, 1_100_000)}
 	rand.NewChaCha8([32]byte{1}).Read(w.stream)
 	w.digest = w.put(t, w.stream)
 	w.sizes[w.digest] = int64(len(w.stream))
@@ -248,6 +256,8 @@ func TestNoStream(t *testing.T) {
 		{"a file that is gone", "GET", "/r1/streams/" + gone.String(), 500, "internal"},
 		{"a file that is cut", "GET", "/r1/streams/" + short.String(), 500, "internal"},
 		{"a POST", "POST", w.path(), 405, "method_not_allowed"},
+		{"no sheet", "GET", "/r1/sheets/" + w.digest.String(), 404, "not_found"},
+		{"a manifest is no sheet", "GET", "/r1/sheets/" + fleet.Digest(sha256.Sum256(w.envelope)).String(), 404, "not_found"},
 		{"no manifest", "GET", "/r1/manifests/" + w.digest.String(), 404, "not_found"},
 		{"a manifest is no stream", "GET", "/r1/streams/" + fleet.Digest(sha256.Sum256(w.envelope)).String(), 404, "not_found"},
 	} {
@@ -270,16 +280,18 @@ func TestNoStream(t *testing.T) {
 	}
 }
 
-func TestManifest(t *testing.T) {
+func TestEnvelopes(t *testing.T) {
 	w := newWorld(t, func(c *ObjectsConfig) { c.Redirect = "https://cdn.example.com/" }) // of streams alone
-	d := fleet.Digest(sha256.Sum256(w.envelope))
-	resp, body := w.do("GET", "/r1/manifests/"+d.String())
-	if resp.StatusCode != 200 || !bytes.Equal(body, w.envelope) || resp.Header.Get("ETag") != `"`+d.String()+`"` ||
-		resp.Header.Get("Content-Type") != "application/cose" || resp.Header.Get("Cache-Control") != objectCache {
-		t.Errorf("%d %q %v", resp.StatusCode, body, resp.Header)
-	}
-	if resp, body := w.do("GET", "/r1/manifests/"+d.String(), "Range", "bytes=2-7"); resp.StatusCode != 206 || string(body) != "signed" {
-		t.Errorf("%d %q", resp.StatusCode, body)
+	for path, envelope := range map[string][]byte{"/r1/manifests/": w.envelope, "/r1/sheets/": w.sheet} {
+		d := fleet.Digest(sha256.Sum256(envelope))
+		resp, body := w.do("GET", path+d.String())
+		if resp.StatusCode != 200 || !bytes.Equal(body, envelope) || resp.Header.Get("ETag") != `"`+d.String()+`"` ||
+			resp.Header.Get("Content-Type") != "application/cose" || resp.Header.Get("Cache-Control") != objectCache {
+			t.Errorf("%s: %d %q %v", path, resp.StatusCode, body, resp.Header)
+		}
+		if resp, body := w.do("GET", path+d.String(), "Range", "bytes=2-7"); resp.StatusCode != 206 || string(body) != "signed" {
+			t.Errorf("%s: %d %q", path, resp.StatusCode, body)
+		}
 	}
 }
 

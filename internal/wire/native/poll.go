@@ -241,6 +241,10 @@ func (s *Server) fill(a *core.Answer, d fleet.NativeDecision) {
 		a.HasOffer = true
 		a.Offer = core.Offer{Epoch: r.Epoch, Sequence: r.Sequence, Manifest: r.ManifestDigest[:], ManifestLength: uint32(len(r.Envelope)),
 			Stream: d.Stream.Digest[:], Chunk: d.Stream.Chunk, FileLength: uint64(d.Stream.Length)}
+		if m := d.Derived; m != nil {
+			sheet := m.SheetDigest()
+			a.Offer.Sheet, a.Offer.SheetLength, a.Offer.Derived = sheet[:], uint32(len(m.Sheet)), m.Digest[:]
+		}
 	}
 }
 
@@ -255,6 +259,7 @@ func askOf(m *core.Poll) fleet.NativeAsk {
 		SecurityVersion: m.SecurityVersion, Slots: m.Slots[:m.SlotCount], Running: int(m.Running), Envelope: m.Envelope, Chunk: m.Chunk, InProgress: m.InProgress,
 		Version: fleet.CleanText(string(m.Version), fleet.MaxVersion), Image: m.Digest,
 		SecureBoot: m.Security&core.SecureBoot != 0, FlashEncryption: m.Security&core.FlashEncryption != 0, Rollback: m.Security&core.Rollback != 0, Health: healthOf(m)}
+	a.Derived = fleet.Derived(m.Derived)
 	if m.HasSecureVersion {
 		a.SecureVersion = &m.SecureVersion
 	}

@@ -67,8 +67,8 @@ func (s *Server) report(r *http.Request, body, buf []byte) ([]byte, error) {
 
 func reportOf(m *core.Report) fleet.NativeReport {
 	rep := fleet.NativeReport{Device: string(m.Device), Key: m.Key, Nonce: m.Nonce, Boot: m.Boot, Number: m.Number, Epoch: m.Epoch, Sequence: m.Sequence,
-		Image: fleet.Digest(m.Digest), State: states[m.State], Bytes: m.Bytes, Reason: reasonText(m.Reason), Class: classOf(m.Reason)}
-	if m.State == core.StateFailed && onTheWay(m.Reason) {
+		Image: fleet.Digest(m.Digest), State: states[m.State], Bytes: m.Bytes, Reason: reasonText(m.Reason), Class: classOf(m.Reason), DerivedFailed: derivedFailed(m.Reason)}
+	if m.State == core.StateFailed && (onTheWay(m.Reason) || rep.DerivedFailed) {
 		rep.State = fleet.StateDownloading
 	}
 	be := binary.BigEndian
@@ -88,6 +88,16 @@ func reportOf(m *core.Report) fleet.NativeReport {
 // updates until an operator orders a retry.
 func onTheWay(n uint16) bool {
 	return n == uint16(reasons.ReasonRecord) || n == uint16(reasons.ReasonStream)
+}
+
+// derivedFailed says whether a derived stream was of no use to a device, which goes on with
+// the raw one: no verdict on the release either.
+func derivedFailed(n uint16) bool {
+	switch n {
+	case uint16(reasons.ReasonSheet), uint16(reasons.ReasonPatchMemory), uint16(reasons.ReasonBase), uint16(reasons.ReasonPatch):
+		return true
+	}
+	return false
 }
 
 // classOf is what kind of failure a reason is; what is not named is the release's.
