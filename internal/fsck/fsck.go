@@ -13,6 +13,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/runnel-fota/runnel/core/manifest"
 	"github.com/runnel-fota/runnel/core/stream"
 	"github.com/runnel-fota/runnel/internal/fleet"
 	"github.com/runnel-fota/runnel/release"
@@ -160,6 +161,8 @@ func (r *run) find(what string, d fleet.Digest, rel fleet.Release, missing bool,
 
 const (
 	pushAgain = "start the server and push the release again: what is missing or damaged is replaced"
+	// Of a derived stream:
+	rawGoesOn = "devices go on with the raw stream by themselves; if it came with the release, push that again"
 	restore   = "bring a backup back"
 )
 
@@ -174,15 +177,19 @@ func (r *run) blob(ctx context.Context, d fleet.Digest, uses []use) error {
 		r.Progress(min(r.out.Bytes, r.total), r.total)
 		return nil
 	})
+	again := pushAgain
+	if u.stream != nil && u.stream.Kind != fleet.StreamRaw {
+		again = rawGoesOn
+	}
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case fleet.CodeOf(err) == fleet.CodeBusy:
 		return err // where it is stored nobody answers: nothing is known by that
 	case fleet.CodeOf(err) == fleet.CodeNotFound:
-		r.find(u.what, d, u.release, true, pushAgain, "is missing")
+		r.find(u.what, d, u.release, true, again, "is missing")
 	case err != nil:
-		r.find(u.what, d, u.release, false, pushAgain, "is damaged: %v", cause(err))
+		r.find(u.what, d, u.release, false, again, "is damaged: %v", cause(err))
 	}
 	if err != nil {
 		r.out.Bytes = begun + u.length // so that the end is reached
@@ -229,8 +236,31 @@ func (r *run) chain(ctx context.Context, u use) error {
 			return ctx.Err()
 		}
 		r.find(Stream, s.Digest, u.release, false, restore, "does not have the root that the database says: %v", err)
+		return nil
+	}
+	if why := sheetSays(s, size); why != "" {
+		r.find(Stream, s.Digest, u.release, false, restore, "has a stream sheet that %s: no device gets it", why)
 	}
 	return nil
+}
+
+// sheetSays is what is wrong with a derived stream's sheet; "": nothing.
+func sheetSays(s *fleet.Stream, size uint32) string {
+	if s.Kind == fleet.StreamRaw {
+		return ""
+	}
+	e, err := release.ParseEnvelope(s.Sheet)
+	var sheet *release.Sheet
+	if err == nil {
+		sheet, err = release.DecodeSheet(e.Payload)
+	}
+	switch {
+	case err != nil:
+		return fmt.Sprintf("can't be read (%v)", err)
+	case sheet.Root != release.Hash(s.Root), sheet.Chunk != s.Chunk, sheet.Length != size, (sheet.Kind == manifest.StreamPatch) != (s.Kind == fleet.StreamPatch):
+		return "speaks of another stream"
+	}
+	return ""
 }
 
 // payload is how many bytes a stream carries: each record but the last has a hash besides.

@@ -157,6 +157,8 @@ func TestFindings(t *testing.T) {
 		"stream's length": {func(w *world) error { return w.sql("UPDATE streams SET length = length - 1 WHERE kind = 'patch'") }, Stream, "and the database says"},
 		"stream's chunk":  {func(w *world) error { return w.sql("UPDATE streams SET chunk = 1000 WHERE kind = 'patch'") }, Stream, "can't have"},
 		"stream's root":   {func(w *world) error { return w.sql("UPDATE streams SET root = ? WHERE kind = 'patch'", other[:]) }, Stream, "does not have the root"},
+		"sheet altered":   {func(w *world) error { return w.sql("UPDATE streams SET sheet = x'00' WHERE kind = 'patch'") }, Stream, "a stream sheet that can't be read"},
+		"another's sheet": {func(w *world) error { return w.sql("UPDATE streams SET kind = 'compressed' WHERE kind = 'patch'") }, Stream, "speaks of another stream"},
 		"manifest altered": {func(w *world) error {
 			return w.sql("UPDATE manifests SET envelope = x'00' WHERE kind = 'manifest'")
 		}, Manifest, "not the one that was signed"},
