@@ -62,6 +62,9 @@ func newDeviceShowCmd(r *remote, path string) *cobra.Command {
 				if p.Reason != "" {
 					rows = append(rows, []string{"reason", p.Reason})
 				}
+				if p.RawOnly {
+					rows = append(rows, []string{"stream", "raw: a patch or the compressed image was of no use to it"})
+				}
 			}
 			if d.RollbackWanted {
 				rows = append(rows, []string{"ordered", "go back: " + d.RollbackReason})
@@ -105,6 +108,9 @@ func sayOfItself(d *client.Device) (rows [][]string) {
 			can = append(can, fmt.Sprintf("secure version %d", *b.SecureVersion))
 		}
 		rows = append(rows, []string{"bootloader", strings.Join(can, ", ")})
+	}
+	if p := d.Patches; p != nil {
+		rows = append(rows, []string{"patches", fmt.Sprintf("takes them, %s, in %s bytes of RAM", strings.Join(p.Profiles, " and "), term.Number(p.RAM))})
 	}
 	if h := d.Health; h != nil {
 		if h.FreeRAM != 0 {

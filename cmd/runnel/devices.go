@@ -19,9 +19,9 @@ func newDevicesCmd() *cobra.Command {
 "running_version","nonce","clocked","signed","strongest_wire","native_keys","hardware",
 "epoch","sequence","security_version","list_version","slots","running_slot",
 "slot_sizes":[N],"running_digest","bootloader":{"rollback","secure_boot","flash_encryption",
-"secure_version"},"health":{"free_ram","boot_reason","battery","signal"},"tags",
+"secure_version"},"patches":{"profiles":[],"ram"},"health":{"free_ram","boot_reason","battery","signal"},"tags",
 "attributes","failures","rollback_wanted","rollback_reason","retry_at","deployment":{"release_id","version","state","chunks_received",
-"chunks_total","verified","boot_status","reason","proven","started_at","updated_at"}}]};
+"chunks_total","verified","boot_status","reason","raw_only","proven","started_at","updated_at"}}]};
 empty members may be left away. A running_slot of 255 is the factory image; free_ram is
 bytes, battery percent, signal dBm. Times are
 RFC 3339, UTC.`,

@@ -23,6 +23,7 @@ type images struct {
 type imageStore interface {
 	fleet.Releases
 	ingest.Signed
+	fleet.Derivations
 }
 
 // openImages sweeps what a crash left between a blob and its release.
@@ -45,7 +46,7 @@ func openImages(ctx context.Context, b *blobs, store imageStore, demoKeys bool, 
 
 // newIntake takes in what is stored in b and in store.
 func newIntake(b *blobs, store imageStore, demoKeys bool) *ingest.Service {
-	return ingest.New(ingest.Options{Blobs: b, Releases: store, Signed: store, Keep: b.keep, MaxImage: maxImage, Now: time.Now, ThrowAway: demoKeys,
+	return ingest.New(ingest.Options{Blobs: b, Releases: store, Signed: store, Derivations: store, Keep: b.keep, MaxImage: maxImage, Now: time.Now, ThrowAway: demoKeys,
 		Stage: func(ctx context.Context, room int64) (ingest.Staged, error) { return b.Stage(ctx, room) }})
 }
 

@@ -26,14 +26,14 @@ func newKeysCmd() *cobra.Command {
 		Long: `Root keys sign the key list, which says which release keys count, for which
 products. They stay offline; a release key may live on a build machine, away from
 the server. What the files hold is in docs/format/keylist.md. Nothing here but
-'publish' needs a server or a network.`,
+'publish' and 'server' needs a server or a network.`,
 		Example: `  runnel keys init keys --product acme/pump
   runnel keys list keys`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newKeysInitCmd(), newKeysListCmd(), newKeysAddCmd(), newKeysProductCmd(), newKeysRevokeCmd(), newKeysRotateCmd(),
-		newKeysSignCmd(), newKeysExportCmd(), newKeysPublishCmd(), newKeysRehearseCmd())
+		newKeysSignCmd(), newKeysExportCmd(), newKeysPublishCmd(), newKeysServerCmd(), newKeysRehearseCmd())
 	return cmd
 }
 

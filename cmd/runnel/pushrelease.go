@@ -45,7 +45,7 @@ func pushReleases(cmd *cobra.Command, r *remote, names []string, say fleet.Publi
 			return err
 		}
 	}
-	return warnAlone(cmd, c, last.Release)
+	return afterPush(cmd, c, r, last.Release)
 }
 
 func wholeFile(cmd *cobra.Command, name string) (*release.Contents, error) {
@@ -96,17 +96,17 @@ func pushRelease(cmd *cobra.Command, r *remote, c *client.Client, name string, l
 	return p, showPublished(cmd, r, p)
 }
 
-// warnAlone says that a build is the only one of its release: half of the devices wait
-// for another.
-func warnAlone(cmd *cobra.Command, c *client.Client, l client.Release) error {
-	if l.Slot == nil {
-		return nil
-	}
+// afterPush says that a build is the only one of its release, so that half of the devices
+// wait for another, and that the server makes patches.
+func afterPush(cmd *cobra.Command, c *client.Client, r *remote, l client.Release) error {
 	d, err := c.ReleaseDetail(cmd.Context(), l.ID)
 	if err != nil {
 		return err
 	}
-	if len(d.Builds) == 1 {
+	if d.Derived != nil && d.Derived.Listed && d.Derived.Why == "" && !r.json {
+		fmt.Fprintf(cmd.OutOrStdout(), "the server makes patches from what the fleet runs: 'runnel release show %s' says how far it is\n", fleet.CleanText(l.Version, fleet.MaxVersion))
+	}
+	if l.Slot != nil && len(d.Builds) == 1 {
 		warn(cmd, fmt.Sprintf("%s %s is published for slot %d only: devices that run from that slot get nothing until there is a build for another", l.Product, l.Version, *l.Slot))
 	}
 	return nil

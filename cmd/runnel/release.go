@@ -31,7 +31,9 @@ func newReleaseCmd() *cobra.Command {
 		Short: "Show a release: its manifest, who signed it, its streams",
 		Long: `Shows what a release's manifest says, field by field, which keys signed it, and
 its streams with their digests: devices fetch them as /r1/streams/DIGEST. Of an
-unsigned release it shows what is known of the image. Where a version was issued
+unsigned release it shows what is known of the image. Patches and the compressed image
+are listed with what a device is sent for them, sheet included, and what of the raw
+stream that is; below them is what the server makes by itself, or why it makes none. Where a version was issued
 more than once it is the newest. Of a release in several builds, one a slot, it shows
 the one that --slot names, or that for the lowest slot, and says which others there are.
 
@@ -39,8 +41,12 @@ the one that --slot names, or that for the lowest slot, and says which others th
 "manifest":{"product","hardware","version","epoch","sequence","security_version",
 "component","format","chip","image_digest","image_size","slot","address",
 "confirm_contact","confirm_seconds","signed_at"}, "signers":[{"key","listed"}],
-"streams":[{"kind","chunk","length","root","digest","base"}] and, where it is built for
-one slot, "builds":[{"slot","id","digest"}]. An unsigned one has no manifest.`,
+"streams":[{"kind","chunk","length","root","digest", and of a derived one "base",
+"base_version","profile","ram","sent","share","signed_by","listed","proven"}],
+"derived":{"key","listed","why","list":[{"kind","base","base_version","profile","state",
+"devices","percent","sent","reason","stream"}]} for what the server makes by itself, and,
+where it is built for one slot, "builds":[{"slot","id","digest"}]. An unsigned one has no
+manifest.`,
 		Example: "  runnel release show 1.2.0\n  runnel release show 1.2.0 --product acme/pump --json\n  runnel release show 1.2.0 --slot 1",
 		Args:    exactArgs("VERSION"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -161,16 +167,7 @@ func showRelease(w io.Writer, d *client.ReleaseDetail) error {
 	if err := table(w, rows); err != nil {
 		return err
 	}
-	fmt.Fprintln(w)
-	rows = [][]string{{"STREAM", "CHUNK", "BYTES", "ROOT", "SHA-256 OF THE FILE"}}
-	for _, s := range d.Streams {
-		kind := s.Kind
-		if s.Base != "" {
-			kind += " from " + short(s.Base)
-		}
-		rows = append(rows, []string{kind, term.Number(s.Chunk), term.Number(s.Length), short(s.Root), s.Digest})
-	}
-	return table(w, rows)
+	return showStreams(w, d)
 }
 
 func anyOr[T any](v *T, format string) string {

@@ -30,7 +30,7 @@ import (
 
 // TestMain lets the test binary be runnel where a script calls it.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"runnel": main, "testsigner": testSigner, "fleet": scriptFleet, "await": scriptAwait})
+	testscript.Main(m, map[string]func(){"runnel": main, "testsigner": testSigner, "fleet": scriptFleet, "await": scriptAwait, "awaitderived": scriptAwaitDerived})
 }
 
 // testSigner is somebody's signing program: testsigner KEYFILE [hex].
@@ -54,7 +54,9 @@ func testSigner() {
 // beside runnel and the program testsigner:
 //
 //	exec fleet add|poll N ...             makes boards pump-N, of hardware r1 or, where N is even, r2; has them poll once
+//	badpatch FILE KEY OLD OUT             writes a release file whose patch from OLD is none, under a good signature
 //	exec await ID STATE PHASE             waits for a rollout
+//	exec awaitderived VERSION STATE       waits for the first derived stream that the server makes of a release
 //	image FILE VERSION BEHAVIOUR [SIZE]   builds an app image
 //	rawimage FILE ADDRESS TEXT            builds a raw image that runs at an address
 //	hook                                  starts a receiver of notifications; sets HOOK to its address
@@ -115,6 +117,7 @@ func (s *scriptServers) commands() map[string]func(ts *testscript.TestScript, ne
 		"spoilblob": scriptSpoilBlob,
 		"age":       scriptAge,
 		"sql":       scriptSQL,
+		"badpatch":  scriptBadPatch,
 	}
 }
 

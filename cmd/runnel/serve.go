@@ -46,6 +46,7 @@ type serveConfig struct {
 	blobs        blobFlags
 	scrubRate    int64
 	comeBack     time.Duration
+	derive       deriveFlags
 	tlsProxy     bool
 	json         bool
 	demoKeys     bool // a demo's throw-away keys are taken
@@ -120,6 +121,7 @@ that the machine is in.`,
 	f.IntVar(&c.sendBuffer, "send-buffer", httpserver.DefaultSendBuffer, "`bytes` that the system may hold of an answer; 0 leaves it to the system")
 	f.StringVar(&c.redirect, "stream-redirect", "", "send devices to `URL`DIGEST for a stream, e.g. a CDN's; which fetches from here with ?origin=1; 'signed': to the bucket")
 	c.blobs.add(cmd)
+	c.derive.flags(f)
 	f.StringVar(&c.notify, "notify", "", "tell `URL` of each rollout that stops by itself: a POST of JSON (docs/operations.md)")
 	f.StringVar(&c.notifySecret, "notify-secret-file", "", "`file` with the secret that notifications are signed with, 16 bytes at least")
 	f.DurationVar(&c.comeBack, "come-back", native.DefaultComeBack, "how long native devices wait between polls, 1m to 24h")
@@ -167,6 +169,9 @@ func (c *serveConfig) validate() error {
 		return usagef("--come-back is not 1m to 24h: devices clamp it to that")
 	case c.openOperator && !loopback(c.listen):
 		return usagef("--v1-open-operator needs a listener on loopback, not %s", c.listen).withHint("use --listen 127.0.0.1:8080")
+	}
+	if err := c.derive.validate(); err != nil {
+		return err
 	}
 	if err := c.blobs.validate(c.database != "", c.redirect); err != nil {
 		return err
@@ -222,6 +227,9 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 	if err := h.ensureToken(ctx); err != nil {
 		return err
 	}
+	if err := ensureStreamKey(ctx, store, c.log); err != nil {
+		return err
+	}
 	// The original never looked into an image, and boards other than the ESP32 live on that.
 	upload := images.intake.AnyBoard()
 	wire := v1.New(v1.Config{Replicas: h.replicas, Devices: store, Orders: store, Deployments: store, Catalogue: v1Catalogue{store, store}, Events: store, Tokens: store,
@@ -237,7 +245,7 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 		WireRaised: wire.WireRaised, TLSProxy: c.tlsProxy, ComeBack: c.comeBack})
 	exchange.Register(mux)
 	adminapi.Register(mux, adminapi.Config{Releases: store, Drafts: store, Signed: store, KeyLists: store, Taker: images.intake,
-		Policies: store, V1Policies: store, Devices: wire.DeviceStore(), Keyring: wire.Keyring(store), EnrolTokens: store, Orders: wire.Orders(), Deployments: store,
+		Policies: store, V1Policies: store, Devices: wire.DeviceStore(), Keyring: wire.Keyring(store), EnrolTokens: store, Derivations: store, StreamKeys: store, Derives: c.derive.bases > 0, Orders: wire.Orders(), Deployments: store,
 		Events: store, Tokens: store, Rollouts: store, RolloutPolicies: store, Mover: engine, Groups: store, Labels: store, Asker: &rollout.Asker{Store: store, V1: v1Catalogue{store, store}, Now: time.Now},
 		Publisher: images.intake, Ready: h.ready, Now: time.Now, Log: c.log})
 	objects := native.ObjectsConfig{Files: images.blobs, Index: store, Log: c.log, Redirect: c.redirect, MaxStreams: max(c.maxRequests/2, 1)}
@@ -264,11 +272,12 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 	go followMemory(behind)
 	written := make(chan error, 1)
 	go func() {
-		native, scrub, rollouts := make(chan error, 1), make(chan error, 1), make(chan error, 1)
+		native, scrub, rollouts, derived := make(chan error, 1), make(chan error, 1), make(chan error, 1), make(chan error, 1)
 		go func() { native <- exchange.Run(behind) }()
 		go func() { scrub <- images.scrub(behind, c.scrubRate) }()
 		go func() { rollouts <- runRollouts(behind, engine, hook) }()
-		written <- errors.Join(wire.Run(behind), <-native, <-scrub, <-rollouts)
+		go func() { derived <- c.derive.run(behind, store, images, c.log) }()
+		written <- errors.Join(wire.Run(behind), <-native, <-scrub, <-rollouts, <-derived)
 	}()
 	// The listener takes connections from here on; Serve answers them.
 	if err := c.ready(l.Addr(), h); err != nil {

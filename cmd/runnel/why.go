@@ -21,9 +21,10 @@ func newWhyCmd() *cobra.Command {
 in order: by the function that decides for real, over what the device said last.
 Below it, what the device was told last.
 
---json prints {"device","product","verdict","why","rollout","release","rules":[{"rule",
-"rollout","result","text"}],"last_decisions":[{"time","verdict","rollout","version",
-"why"}]}; result is pass, next, stop or offer; release is absent where there is nothing.`,
+--json prints {"device","product","verdict","why","rollout","release","stream":{"kind",
+"digest","sent"},"rules":[{"rule","rollout","result","text"}],"last_decisions":[{"time","verdict","rollout","version",
+"why"}]}; result is pass, next, stop or offer; release is absent where there is nothing,
+stream where it is the raw one.`,
 		Example: "  runnel why pump-7\n  runnel why pump-7 --json",
 		Args:    exactArgs("DEVICE"),
 		RunE: func(cmd *cobra.Command, args []string) error {

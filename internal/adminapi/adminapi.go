@@ -51,6 +51,9 @@ type Config struct {
 	Devices         fleet.Devices
 	Keyring         fleet.NativeKeyring
 	EnrolTokens     fleet.EnrolTokens
+	Derivations     fleet.Derivations
+	StreamKeys      fleet.StreamKeys
+	Derives         bool // the server makes derived streams by itself
 	Orders          fleet.Orders
 	Deployments     fleet.Deployments
 	Events          fleet.Log
@@ -101,6 +104,7 @@ func Register(mux *http.ServeMux, c Config) huma.API {
 	s.api.UseMiddleware(s.authenticate)
 	s.releases()
 	s.keyLists()
+	s.streamKeys()
 	s.devices()
 	s.native()
 	s.enrolments()

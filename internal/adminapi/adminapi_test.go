@@ -68,7 +68,7 @@ func newWorld(t *testing.T, change func(*adminapi.Config)) *world {
 	if _, err := w.store.AddToken(t.Context(), "test", w.token, t0); err != nil {
 		t.Fatal(err)
 	}
-	c := adminapi.Config{Releases: w.store, Drafts: w.store, Signed: w.store, KeyLists: w.store, Policies: w.store, V1Policies: w.store, Rollouts: w.store, RolloutPolicies: w.store, Groups: w.store, Labels: w.store, Devices: w.store, Keyring: w.store, EnrolTokens: w.store, Orders: w.store, Deployments: w.store, Events: w.store, Tokens: w.store,
+	c := adminapi.Config{Releases: w.store, Drafts: w.store, Signed: w.store, KeyLists: w.store, Policies: w.store, V1Policies: w.store, Rollouts: w.store, RolloutPolicies: w.store, Groups: w.store, Labels: w.store, Devices: w.store, Keyring: w.store, EnrolTokens: w.store, Derivations: w.store, StreamKeys: w.store, Orders: w.store, Deployments: w.store, Events: w.store, Tokens: w.store,
 		Publisher: intake{w.store}, Now: func() time.Time { return t0 }, Log: slog.New(slog.NewTextHandler(&w.log, nil)), MaxImage: 1000}
 	if change != nil {
 		change(&c)

@@ -39,16 +39,6 @@ type Signer struct {
 	Listed bool   `json:"listed" doc:"the newest key list lets it release for this product; false: it was revoked, or never could"`
 }
 
-// Stream is a stream of a release.
-type Stream struct {
-	Kind   string `json:"kind" doc:"raw, compressed or patch"`
-	Chunk  uint32 `json:"chunk" doc:"bytes"`
-	Length int64  `json:"length" doc:"of the file, bytes"`
-	Root   string `json:"root" doc:"hash of record 0"`
-	Digest string `json:"digest" doc:"SHA-256 of the file: its name below /r1/streams/"`
-	Base   string `json:"base,omitempty" doc:"of a patch: SHA-256 of the image that it starts from"`
-}
-
 // Detail is a release with what was signed.
 type Detail struct {
 	Release
@@ -56,6 +46,7 @@ type Detail struct {
 	Manifest *Manifest `json:"manifest,omitempty" doc:"absent: unsigned"`
 	Signers  []Signer  `json:"signers"`
 	Streams  []Stream  `json:"streams"`
+	Derived  *Derived  `json:"derived,omitempty" doc:"what the server makes of it by itself; absent: unsigned"`
 	Builds   []Build   `json:"builds,omitempty" doc:"all builds of the release, this one too, by their slots; absent: it is for any slot"`
 }
 
@@ -84,10 +75,6 @@ func (s *server) detail(ctx context.Context, id int64) (d Detail, err error) {
 	if err != nil {
 		return d, err
 	}
-	streams, err := s.Signed.Streams(ctx, r.ID)
-	if err != nil {
-		return d, err
-	}
 	list, err := s.keyList(ctx)
 	if err != nil {
 		return d, err
@@ -95,14 +82,11 @@ func (s *server) detail(ctx context.Context, id int64) (d Detail, err error) {
 	if err := d.signed(m.Envelope, list); err != nil {
 		return d, &fleet.Error{Code: fleet.CodeInternal, Message: "the stored manifest is damaged", Err: err}
 	}
-	for _, m := range streams {
-		o := Stream{Kind: m.Kind, Chunk: m.Chunk, Length: m.Length, Root: m.Root.String(), Digest: m.Digest.String()}
-		if o.Base, err = baseOf(m); err != nil {
-			return d, &fleet.Error{Code: fleet.CodeInternal, Message: "a stored stream sheet is damaged", Err: err}
-		}
-		d.Streams = append(d.Streams, o)
+	if err := s.streams(ctx, &d, r, list); err != nil {
+		return d, err
 	}
-	return d, nil
+	d.Derived, err = s.derivations(ctx, r, list)
+	return d, err
 }
 
 // builds are those of r's release, by their slots; nil where r is for any slot.
@@ -186,20 +170,4 @@ func manifestOf(m *release.Manifest) *Manifest {
 		o.SignedAt = &t
 	}
 	return o
-}
-
-// baseOf is the image that a patch starts from.
-func baseOf(m fleet.Stream) (string, error) {
-	if m.Kind != fleet.StreamPatch {
-		return "", nil
-	}
-	e, err := release.ParseEnvelope(m.Sheet)
-	if err != nil {
-		return "", err
-	}
-	s, err := release.DecodeSheet(e.Payload)
-	if err != nil {
-		return "", err
-	}
-	return s.BaseDigest.String(), nil
 }

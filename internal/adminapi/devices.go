@@ -22,6 +22,7 @@ type Deployment struct {
 	BootStatus     string    `json:"boot_status,omitempty"`
 	Reason         string    `json:"reason,omitempty"`
 	Rollout        int64     `json:"rollout,omitempty" doc:"that it belongs to"`
+	RawOnly        bool      `json:"raw_only,omitempty" doc:"a patch or the compressed image was of no use to the device: of this release it gets the raw stream"`
 	Phase          int       `json:"phase,omitempty" doc:"of the rollout, from 1"`
 	Proven         bool      `json:"proven" doc:"false: said without a MAC, and decides nothing"`
 	StartedAt      time.Time `json:"started_at"`
@@ -52,6 +53,7 @@ type Device struct {
 	RunningSlot    *int              `json:"running_slot,omitempty" doc:"which it runs from; 255: its factory image"`
 	SlotSizes      []uint32          `json:"slot_sizes,omitempty" doc:"bytes, by slot"`
 	Bootloader     *Bootloader       `json:"bootloader,omitempty" doc:"absent: it has not polled over the native wire"`
+	Patches        *Patches          `json:"patches,omitempty" doc:"which patches and compressed images it takes; absent: none"`
 	Health         *fleet.Health     `json:"health,omitempty" doc:"as it said last; absent: it says nothing of it"`
 	Tags           []string          `json:"tags,omitempty"`
 	Attributes     map[string]string `json:"attributes,omitempty"`
@@ -70,6 +72,25 @@ type Bootloader struct {
 	SecureVersion   *uint32 `json:"secure_version,omitempty" doc:"of the efuses; absent: it has none"`
 }
 
+// Patches is what a device says of patches and compressed images.
+type Patches struct {
+	Profiles []string `json:"profiles" doc:"of the coder: large, small"`
+	RAM      uint32   `json:"ram" doc:"bytes that it has set aside"`
+}
+
+func patchesOf(d fleet.Derived) *Patches {
+	out := &Patches{RAM: d.RAM}
+	for p := range uint8(8) {
+		if d.Takes(p) {
+			out.Profiles = append(out.Profiles, fleet.ProfileName(p))
+		}
+	}
+	if out.Profiles == nil {
+		return nil
+	}
+	return out
+}
+
 const sharedWarning = "uses its product's key: every device of the product can speak in its name"
 
 func deviceOf(d fleet.Device, dep *fleet.Deployment) Device {
@@ -83,6 +104,7 @@ func deviceOf(d fleet.Device, dep *fleet.Deployment) Device {
 	}
 	if a := fleet.ParseAsk(d.Ask); a != nil {
 		o.RunningDigest, o.SlotSizes = hex.EncodeToString(a.Image), a.Slots
+		o.Patches = patchesOf(a.Derived)
 		o.Bootloader = &Bootloader{Rollback: a.Rollback, SecureBoot: a.SecureBoot, FlashEncryption: a.FlashEncryption, SecureVersion: a.SecureVersion}
 	}
 	if d.Health != (fleet.Health{}) {
@@ -94,7 +116,7 @@ func deviceOf(d fleet.Device, dep *fleet.Deployment) Device {
 	if dep != nil {
 		o.Deployment = &Deployment{Release: dep.ReleaseID, Version: dep.Version, State: string(dep.State),
 			ChunksReceived: dep.ChunksReceived, ChunksTotal: dep.ChunksTotal, Verified: dep.Verified, BootStatus: dep.BootStatus,
-			Reason: dep.Reason, Rollout: dep.Rollout, Proven: dep.Proven, StartedAt: dep.StartedAt.UTC(), UpdatedAt: dep.UpdatedAt.UTC()}
+			Reason: dep.Reason, Rollout: dep.Rollout, RawOnly: dep.RawOnly, Proven: dep.Proven, StartedAt: dep.StartedAt.UTC(), UpdatedAt: dep.UpdatedAt.UTC()}
 		if dep.Rollout != 0 {
 			o.Deployment.Phase = dep.Phase + 1
 		}

@@ -393,8 +393,16 @@ type Why struct {
 	Rollout   int64          `json:"rollout,omitempty" doc:"that decided; absent: none"`
 	Release   string         `json:"release,omitempty" doc:"version that it would be offered; absent: nothing"`
 	ReleaseID int64          `json:"release_id,omitempty"`
+	Stream    *WhyStream     `json:"stream,omitempty" doc:"by which it would get it; absent: by the raw one"`
 	Rules     []fleet.Rule   `json:"rules" doc:"that were looked at, in order"`
 	Last      []KeptDecision `json:"last_decisions" doc:"what it was told, newest first"`
+}
+
+// WhyStream is a derived stream that a device would get.
+type WhyStream struct {
+	Kind   string `json:"kind" enum:"compressed,patch"`
+	Digest string `json:"digest"`
+	Sent   int64  `json:"sent" doc:"bytes, its sheet included"`
 }
 
 func (s *server) why() {
@@ -407,6 +415,9 @@ func (s *server) why() {
 		o := &whyOutput{Why{Device: w.Device.ID, Product: w.Product, Verdict: string(w.Verdict), Why: w.Why, Rollout: w.Rollout, Rules: append([]fleet.Rule{}, w.Rules...), Last: []KeptDecision{}}}
 		if w.Release != nil {
 			o.Body.Release, o.Body.ReleaseID = w.Release.Version, w.Release.ID
+		}
+		if m := w.Derived; m != nil {
+			o.Body.Stream = &WhyStream{m.Kind, m.Digest.String(), m.Sent()}
 		}
 		for _, k := range w.Last {
 			o.Body.Last = append(o.Body.Last, KeptDecision{k.At, string(k.Verdict), k.Rollout, k.Version, k.Why})

@@ -25,7 +25,7 @@ import (
 const fileType = "application/vnd.runnel.release"
 
 // signedWorld has the real intake, and key list 1.
-func signedWorld(t *testing.T) (*world, *ingest.Service) {
+func signedWorld(t *testing.T, change ...func(*adminapi.Config)) (*world, *ingest.Service) {
 	t.Helper()
 	var in *ingest.Service
 	w := newWorld(t, func(c *adminapi.Config) {
@@ -40,6 +40,9 @@ func signedWorld(t *testing.T) (*world, *ingest.Service) {
 		in = ingest.New(ingest.Options{Blobs: blobs, Releases: store, Signed: store, Now: func() time.Time { return t0 },
 			Stage: func(ctx context.Context, n int64) (ingest.Staged, error) { return blobs.Stage(ctx, n) }})
 		c.Publisher, c.Taker, c.MaxImage, c.MaxRelease = in, in, 0, 100_000
+		for _, f := range change {
+			f(c)
+		}
 	})
 	if _, _, err := in.AddKeyList(t.Context(), releasetest.SealList(t, releasetest.List(1, "acme/pump"))); err != nil {
 		t.Fatal(err)
@@ -118,6 +121,9 @@ func TestPublishReleaseFile(t *testing.T) {
 		mf.Component != "app" || mf.Format != "raw" || mf.Chip != nil || mf.ImageDigest != d.Digest || int64(mf.ImageSize) != d.Size || mf.Slot != nil || mf.Address != nil ||
 		!mf.ConfirmContact || mf.ConfirmSeconds != 600 || mf.SignedAt == nil || mf.SignedAt.Unix() != 1_790_000_000 {
 		t.Errorf("%+v", mf)
+	}
+	if d.Derived == nil || d.Derived.Key != "" || !strings.Contains(d.Derived.Why, "--patch-bases 0") || d.Derived.List == nil {
+		t.Errorf("%+v", d.Derived)
 	}
 	kinds := map[string]adminapi.Stream{}
 	for _, s := range d.Streams {

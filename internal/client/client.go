@@ -113,6 +113,7 @@ type Deployment struct {
 	BootStatus     string    `json:"boot_status,omitempty"`
 	Reason         string    `json:"reason,omitempty"`
 	Rollout        int64     `json:"rollout,omitempty"` // 0: none
+	RawOnly        bool      `json:"raw_only,omitempty"`
 	Phase          int       `json:"phase,omitempty"`
 	Proven         bool      `json:"proven"`
 	StartedAt      time.Time `json:"started_at"`
@@ -143,6 +144,7 @@ type Device struct {
 	RunningSlot    *int              `json:"running_slot,omitempty"` // 255: its factory image
 	SlotSizes      []uint32          `json:"slot_sizes,omitempty"`   // bytes, by slot
 	Bootloader     *Bootloader       `json:"bootloader,omitempty"`   // nil: it has not polled over the native wire
+	Patches        *Patches          `json:"patches,omitempty"`      // nil: it takes none
 	Health         *fleet.Health     `json:"health,omitempty"`       // nil: it says nothing of it
 	Tags           []string          `json:"tags,omitempty"`
 	Attributes     map[string]string `json:"attributes,omitempty"`
@@ -159,6 +161,12 @@ type Bootloader struct {
 	SecureBoot      bool    `json:"secure_boot"`
 	FlashEncryption bool    `json:"flash_encryption"`
 	SecureVersion   *uint32 `json:"secure_version,omitempty"`
+}
+
+// Patches is what a device says of patches and compressed images.
+type Patches struct {
+	Profiles []string `json:"profiles"`
+	RAM      uint32   `json:"ram"` // bytes
 }
 
 // Event is a line of the log.

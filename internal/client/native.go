@@ -110,3 +110,21 @@ func (c *Client) KeyLists(ctx context.Context) ([]KeyList, error) {
 	err := c.get(ctx, "/keylists", nil, &out)
 	return out.KeyLists, err
 }
+
+// StreamKey is the server's key for the sheets of streams that it makes.
+type StreamKey struct {
+	Key      string   `json:"key"`
+	Public   string   `json:"public"` // 64 hex digits
+	Listed   bool     `json:"listed"`
+	Products []string `json:"products"`
+}
+
+// StreamKey is the one in force; with renew a new one.
+func (c *Client) StreamKey(ctx context.Context, renew bool) (k StreamKey, err error) {
+	if renew {
+		err = c.call(ctx, "POST", "/stream-key/renew", nil, &k)
+	} else {
+		err = c.get(ctx, "/stream-key", nil, &k)
+	}
+	return k, err
+}

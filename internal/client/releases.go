@@ -45,6 +45,37 @@ type Stream struct {
 	Root   string `json:"root"`
 	Digest string `json:"digest"`
 	Base   string `json:"base,omitempty"`
+	// Of a derived stream:
+	BaseVersion string  `json:"base_version,omitempty"`
+	Profile     string  `json:"profile,omitempty"`
+	RAM         uint32  `json:"ram,omitempty"`
+	Sent        int64   `json:"sent,omitempty"`
+	Share       float64 `json:"share,omitempty"`
+	SignedBy    string  `json:"signed_by,omitempty"`
+	Listed      bool    `json:"listed,omitempty"`
+	Proven      bool    `json:"proven,omitempty"`
+}
+
+// Derivation is a derived stream that the server makes by itself.
+type Derivation struct {
+	Kind        string `json:"kind"`
+	Base        string `json:"base,omitempty"`
+	BaseVersion string `json:"base_version,omitempty"`
+	Profile     string `json:"profile"`
+	State       string `json:"state"`
+	Devices     int    `json:"devices"`
+	Percent     int    `json:"percent"`
+	Sent        int64  `json:"sent,omitempty"`
+	Reason      string `json:"reason,omitempty"`
+	Stream      string `json:"stream,omitempty"`
+}
+
+// Derived is what a server does by itself for a release.
+type Derived struct {
+	Key    string       `json:"key,omitempty"`
+	Listed bool         `json:"listed"`
+	Why    string       `json:"why,omitempty"`
+	List   []Derivation `json:"list"`
 }
 
 // ReleaseDetail is a release with what was signed.
@@ -54,7 +85,8 @@ type ReleaseDetail struct {
 	Manifest *Manifest `json:"manifest,omitempty"` // nil: unsigned
 	Signers  []Signer  `json:"signers"`
 	Streams  []Stream  `json:"streams"`
-	Builds   []Build   `json:"builds,omitempty"` // all of them, by their slots; nil: for any slot
+	Derived  *Derived  `json:"derived,omitempty"` // nil: unsigned, or an older server
+	Builds   []Build   `json:"builds,omitempty"`  // all of them, by their slots; nil: for any slot
 }
 
 // Build is one of the builds of a release that is linked once a slot.

@@ -186,8 +186,16 @@ type Why struct {
 	Rollout   int64          `json:"rollout,omitempty"`
 	Release   string         `json:"release,omitempty"` // "": nothing
 	ReleaseID int64          `json:"release_id,omitempty"`
+	Stream    *WhyStream     `json:"stream,omitempty"` // nil: the raw one
 	Rules     []fleet.Rule   `json:"rules"`
 	Last      []KeptDecision `json:"last_decisions"`
+}
+
+// WhyStream is a derived stream that a device would get.
+type WhyStream struct {
+	Kind   string `json:"kind"`
+	Digest string `json:"digest"`
+	Sent   int64  `json:"sent"` // bytes
 }
 
 // Why says what a device would get if it polled now, and each rule that decides so.

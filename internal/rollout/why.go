@@ -19,6 +19,7 @@ type Why struct {
 	Why     string
 	Rollout int64          // that decided; 0: none
 	Release *fleet.Release // nil: nothing
+	Derived *fleet.Stream  // that it would get of it, in place of the raw stream; nil: none
 	Rules   []fleet.Rule
 	Last    []fleet.KeptDecision // newest first
 }
@@ -104,7 +105,7 @@ func (a *Asker) native(ctx context.Context, out *Why, ask *fleet.NativeAsk, t *f
 		out.Product = fleet.ProductOf(n.Device, offers.Products())
 		out.Verdict, out.Why, out.Rollout = got.Verdict, got.Why, got.Rollout
 		if got.Release != nil {
-			out.Release = &got.Release.Release
+			out.Release, out.Derived = &got.Release.Release, got.Derived
 		}
 		return nil
 	}
