@@ -121,15 +121,22 @@ func (m *derivedStream) keyOf() string { return fmt.Sprintf("/s%.4x", m.Digest[:
 //	D2 a patch only from the image that it says it runs
 //	D3 the smallest that it can apply, if it is smaller than the raw one
 //	D4 none where one failed on it, of this release: it goes on with the raw one
-//	D5 while it has the release in progress, the one that it was offered then, or
-//	   none: what is half written by one stream is not gone on with by another
+//	D5 while it has the release in progress or on trial, the one that it was offered
+//	   then, or none: what is half written by one stream is not gone on with by another,
+//	   and who runs it already is told nothing new
 func (o *NativeOffers) derived(d *NativeDevice, r *nativeRelease, a *NativeAsk, raw *Stream) *derivedStream {
+	begun := a.InProgress == r.Sequence
 	for i := range d.Deployments {
-		if p := &d.Deployments[i]; p.RawOnly && o.isBuild(p.ReleaseID, r) { // D4
+		p := &d.Deployments[i]
+		if !o.isBuild(p.ReleaseID, r) {
+			continue
+		}
+		if p.RawOnly { // D4
 			return nil
 		}
+		begun = begun || p.State == StateVerifying || p.State == StateRebooting || p.State == StateTrial
 	}
-	begun := a.InProgress == r.Sequence && decidedOn(d.Verdict, o.name(r)) // D5
+	begun = begun && decidedOn(d.Verdict, o.name(r)) // D5
 	for i := range r.derived {
 		m := &r.derived[i]
 		s := &m.sheet
@@ -137,8 +144,11 @@ func (o *NativeOffers) derived(d *NativeDevice, r *nativeRelease, a *NativeAsk, 
 		case m.sent >= raw.Length: // D3: they come by size
 			return nil
 		case !a.Derived.Takes(s.Profile), s.RAM > a.Derived.RAM, s.Chunk > a.Chunk, uint64(len(m.Sheet)) > uint64(a.Envelope): // D1
+		case begun:
+			if strings.Contains(d.Verdict, m.keyOf()) {
+				return m
+			}
 		case m.Kind == StreamPatch && string(s.BaseDigest) != string(a.Image): // D2
-		case begun && !strings.Contains(d.Verdict, m.keyOf()):
 		default:
 			return m
 		}
