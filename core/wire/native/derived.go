@@ -10,6 +10,11 @@ type Derived struct {
 	RAM      uint32 // bytes that it has set aside for them
 }
 
+// Takes reports whether a device can apply a stream of a profile, 0 to 7.
+func (d *Derived) Takes(profile uint8) bool {
+	return d.Version != 0 && profile < 8 && d.Profiles>>profile&1 != 0
+}
+
 // write is the field of a poll.
 func (d Derived) write(w *cbor.Writer) {
 	w.Key(derivedKey)

@@ -71,6 +71,7 @@ func device(mac native.MAC) {
 	if board.Bool() {
 		native.MakesDerived()
 		poll.Derived = native.Derived{Version: uint8(board.Input()), Profiles: uint8(board.Input()), RAM: board.Input()}
+		board.Flag(poll.Derived.Takes(uint8(board.Input())))
 	}
 	send(poll.Encode(body[:], mac))
 	check(answer.Decode(receive(), mac, bytes[:8], poll.Nonce, poll.Random))
