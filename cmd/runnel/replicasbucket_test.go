@@ -109,7 +109,7 @@ func TestS3Replicas(t *testing.T) {
 
 	o.environ = []string{databaseEnv + "=" + s.pg.URL(s.database)}
 	check := "fsck --secret-file " + s.secretFile() + " --blobs " + storage.URL("pumps")
-	if out := o.run(check); !strings.Contains(out, "6 images, streams and manifests checked, 0 findings") {
+	if out := o.run(check); !strings.Contains(out, "8 images, streams and manifests checked, 0 findings") {
 		t.Error(out)
 	}
 	if err := s.end(1-killed, syscall.SIGTERM); err != nil {
