@@ -51,7 +51,7 @@ func (d *deriveFlags) run(ctx context.Context, store derive.Store, i *images, lo
 	}
 	var name [8]byte
 	rand.Read(name[:]) // it never fails
-	r := &derive.Runner{Store: store, Open: i.blobs.Open, Publish: i.intake.AddDerived, Log: log, Now: time.Now, Maker: hex.EncodeToString(name[:]),
+	r := &derive.Runner{Store: store, Open: i.blobs.Open, Publish: i.intake.AddDerived, Log: log, Now: time.Now, Machine: time.Now, Maker: hex.EncodeToString(name[:]),
 		Bases: d.bases, MinSaving: d.minSaving / 100, MaxImage: d.maxImage << 20}
 	return r.Run(ctx)
 }

@@ -63,6 +63,9 @@ type Runner struct {
 	Publish func(ctx context.Context, d fleet.Derivation, maker, product string, m fleet.Stream, file []byte) (bool, error)
 	Log     *slog.Logger
 	Now     func() time.Time
+	// Machine is the machine's own clock, by which the count of a large fleet is seen to be slow and
+	// made less often; nil: none is.
+	Machine func() time.Time
 	Maker   string // names this server's leases: another one at each start
 	// Bases is from how many images patches are made, of each release; MinSaving see Options;
 	// MaxImage is the largest image that is worked on, bytes.
@@ -103,9 +106,9 @@ func (r *Runner) Tick(ctx context.Context) (worked bool, err error) {
 	if generation == r.seen && now.Before(r.wake) || now.Before(r.looked.Add(time.Duration(float64(r.cost)/share))) || r.busy() {
 		return false, nil
 	}
-	began := time.Now() // what it costs goes by the machine's own clock
+	began := r.machine()
 	jobs, wake, err := r.plan(ctx, now)
-	r.looked, r.cost = now, time.Since(began)
+	r.looked, r.cost = now, r.machine().Sub(began)
 	if err != nil {
 		r.cost = time.Duration(share * float64(pauseAfter))
 		return false, err
@@ -117,6 +120,13 @@ func (r *Runner) Tick(ctx context.Context) (worked bool, err error) {
 	}
 	r.seen, r.wake = generation, wake
 	return false, nil
+}
+
+func (r *Runner) machine() time.Time {
+	if r.Machine == nil {
+		return time.Time{}
+	}
+	return r.Machine()
 }
 
 // busy says whether work that was given up goes on: two at once would take twice the memory.
@@ -328,6 +338,7 @@ func (r *Runner) work(ctx context.Context, j job) (*Made, error) {
 	for {
 		select {
 		case got := <-done:
+			r.left = nil // its thread, which yields to all, may take long to end
 			return got.made, got.err
 		case <-ctx.Done():
 			return nil, ctx.Err()

@@ -126,7 +126,7 @@ func (w *world) device(id string, r fleet.Release) {
 func (w *world) drain(r *derive.Runner) (n int) {
 	w.Helper()
 	for {
-		w.clock = w.clock.Add(10 * time.Second) // counting takes a share of the time at most
+		w.clock = w.clock.Add(10 * time.Second)
 		worked, err := r.Tick(ctx)
 		if err != nil {
 			w.Fatal(err)
