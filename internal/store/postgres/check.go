@@ -52,7 +52,7 @@ func (s *Store) openToCheck(ctx context.Context, o Options, name string) (err er
 	case have == 0:
 		return &fleet.Error{Code: fleet.CodeInvalid, Message: name + " holds no fleet", Hint: "name the database that the servers are started with"}
 	case have > want:
-		return newerError(name, have, want)
+		return sqlstore.NewerError(name, have, want)
 	case have < want:
 		return &fleet.Error{Code: fleet.CodeInvalid,
 			Message: fmt.Sprintf("%s is of an older version of this program (schema %d, this one's is %d)", name, have, want),

@@ -9,7 +9,7 @@ import (
 
 	"github.com/pressly/goose/v3"
 
-	"github.com/runnel-fota/runnel/internal/fleet"
+	"github.com/runnel-fota/runnel/internal/store/sqlstore"
 )
 
 //go:embed migrations/*.sql
@@ -27,7 +27,7 @@ func migrate(ctx context.Context, db *sql.DB, name string) error {
 		return fmt.Errorf("migrations: %w", err)
 	}
 	if have > want {
-		return newerError(name, have, want)
+		return sqlstore.NewerError(name, have, want)
 	}
 	if have == want {
 		return nil
@@ -36,12 +36,6 @@ func migrate(ctx context.Context, db *sql.DB, name string) error {
 		return fmt.Errorf("migrations: %w", err)
 	}
 	return nil
-}
-
-func newerError(name string, have, want int64) error {
-	return &fleet.Error{Code: fleet.CodeInvalid,
-		Message: fmt.Sprintf("%s was written by a newer version of this program (schema %d, this one knows %d)", name, have, want),
-		Hint:    "start that version, or bring a backup from before the upgrade back"}
 }
 
 func migrations(db *sql.DB) (*goose.Provider, error) {

@@ -58,7 +58,7 @@ func (s *Store) openToCheck(ctx context.Context, path string) error {
 	}
 	switch {
 	case have > want:
-		return newerError(path, have, want)
+		return sqlstore.NewerError(path, have, want)
 	case have < want:
 		return &fleet.Error{Code: fleet.CodeInvalid,
 			Message: fmt.Sprintf("%s is of an older version of this program (schema %d, this one's is %d)", path, have, want),

@@ -9,7 +9,7 @@ import (
 
 	"github.com/pressly/goose/v3"
 
-	"github.com/runnel-fota/runnel/internal/fleet"
+	"github.com/runnel-fota/runnel/internal/store/sqlstore"
 )
 
 //go:embed migrations/*.sql
@@ -27,7 +27,7 @@ func migrate(ctx context.Context, db *sql.DB, path string) error {
 		return fmt.Errorf("migrations: %w", err)
 	}
 	if have > want {
-		return newerError(path, have, want)
+		return sqlstore.NewerError(path, have, want)
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("migrations: %w", err)
@@ -60,10 +60,4 @@ func versions(ctx context.Context, db *sql.DB) (have, want int64, err error) {
 	}
 	err = db.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied = 1").Scan(&have)
 	return have, want, err
-}
-
-func newerError(path string, have, want int64) error {
-	return &fleet.Error{Code: fleet.CodeInvalid,
-		Message: fmt.Sprintf("%s was written by a newer version of this program (schema %d, this one knows %d)", path, have, want),
-		Hint:    "start that version, or bring a backup from before the upgrade back"}
 }
