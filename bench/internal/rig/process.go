@@ -66,6 +66,7 @@ func (b *Bench) Serve(ctx context.Context, data string, args ...string) (*Proces
 	if err = errors.Join(err, e); err != nil {
 		return nil, fmt.Errorf("the server did not start, see %s: %w", log.Name(), err)
 	}
+	// So that the server never waits for a reader; it ends, with an error or without, when the server does.
 	go func() { _, _ = io.Copy(io.Discard, lines) }()
 	p.Addr, p.token = u.Host, ready.Token
 	return p, nil
@@ -74,7 +75,7 @@ func (b *Bench) Serve(ctx context.Context, data string, args ...string) (*Proces
 // watch waits for a process, and stops it in the end.
 func (b *Bench) watch(cmd *exec.Cmd) *Process {
 	p := &Process{cmd: cmd, done: make(chan struct{})}
-	go func() { _ = cmd.Wait(); close(p.done) }()
+	go func() { _ = cmd.Wait(); close(p.done) }() // that a signal ended it is no news
 	b.End(p.Stop)
 	return p
 }
@@ -85,7 +86,7 @@ func (p *Process) Stop() {
 	select {
 	case <-p.done:
 	case <-time.After(stopIn):
-		_ = p.cmd.Process.Kill()
+		_ = p.cmd.Process.Kill() // an error: it has ended
 		<-p.done
 	}
 }
