@@ -115,8 +115,8 @@ func (s *replicaSet) start(i int) error {
 	}
 	u, perr := url.Parse(first.URL)
 	if err = errors.Join(err, perr); err != nil {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		_ = cmd.Process.Kill() // it may have ended; why it did not start is what is told
+		_ = cmd.Wait()         // says that it was killed
 		return fmt.Errorf("server %d: %w", i, err)
 	}
 	s.mu.Lock()
