@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -18,46 +17,6 @@ const (
 	VerdictReverting Verdict = "reverting"      // an operator wants it to go back
 	VerdictWeaker    Verdict = "weaker_wire"    // it spoke a stronger wire before
 )
-
-// FactoryImage is the running slot of a device that runs its factory image.
-const FactoryImage = 255
-
-// NativeAsk is what a poll says of what the device has and can take.
-type NativeAsk struct {
-	Wire            Wire     `json:"wire"` // WireSigned or WireMACOnly
-	Hardware        []byte   `json:"hardware"`
-	ESP             bool     `json:"esp,omitempty"` // it has a chip id, and takes ESP-IDF images only
-	Chip            uint16   `json:"chip,omitempty"`
-	Epoch           uint32   `json:"epoch,omitempty"`    // of what it confirmed last
-	Sequence        uint32   `json:"sequence,omitempty"` // the same
-	SecurityVersion uint32   `json:"security_version,omitempty"`
-	Slots           []uint32 `json:"slots"`    // sizes, bytes
-	Running         int      `json:"running"`  // slot, or FactoryImage
-	Envelope        uint32   `json:"envelope"` // the largest that it takes, bytes, as the next
-	Chunk           uint32   `json:"chunk"`
-	Version         string   `json:"version,omitempty"` // that it says it runs
-	Image           []byte   `json:"image,omitempty"`   // SHA-256 of what it confirmed and runs; empty: not said
-	// What its chip and bootloader have, as it says.
-	SecureBoot      bool    `json:"secure_boot,omitempty"`
-	FlashEncryption bool    `json:"flash_encryption,omitempty"`
-	Rollback        bool    `json:"rollback,omitempty"`       // the bootloader goes back by itself
-	SecureVersion   *uint32 `json:"secure_version,omitempty"` // of the efuses; nil: it has none
-	Derived         Derived `json:"derived,omitzero"`         // streams that it takes beside raw ones
-
-	InProgress uint32 `json:"-"` // sequence of the release in progress; 0: none
-	Health     Health `json:"-"` // it changes with every poll: kept apart
-}
-
-// Target is the slot that the device writes to, as core/device picks it: the one after
-// that which it runs from, the first after the last. ok is false where there is none.
-func (a NativeAsk) Target() (slot int, ok bool) {
-	n := len(a.Slots)
-	if n == 0 || a.Running >= n {
-		return 0, n > 0 // the factory image runs
-	}
-	slot = (a.Running + 1) % n
-	return slot, slot != a.Running
-}
 
 // NativeDecision is what a device may get now, and why.
 type NativeDecision struct {
@@ -162,9 +121,6 @@ func (o *NativeOffers) best(product string, a NativeAsk, of func(*nativeRelease)
 	}
 	return best, some
 }
-
-// fits says whether the image may go into a slot.
-func (r *nativeRelease) fits(slot int) bool { return !r.m.Image.HasSlot || int(r.m.Image.Slot) == slot }
 
 // name is the first id of the release's builds, so that what is said of it is the
 // same from whichever slot a device asks.
@@ -288,69 +244,6 @@ func (o *NativeOffers) deploymentOf(d *NativeDevice, r *nativeRelease) (last *De
 	return last
 }
 
-// nativeSide is a device on the native wire, for Plan.decide.
-type nativeSide struct {
-	o       *NativeOffers
-	d       *NativeDevice
-	a       *NativeAsk
-	product string
-	picked  *nativeRelease // by pick, for the questions that follow it
-}
-
-func (s *nativeSide) pick(release int64) (*Release, Verdict, string) {
-	r, some := s.o.best(s.product, *s.a, func(r *nativeRelease) bool { return s.o.isBuild(release, r) })
-	if s.picked = r; r != nil {
-		return &r.Release, "", ""
-	}
-	if some {
-		return nil, VerdictHardware, "its release is for other hardware than " + HardwareText(s.a.Hardware)
-	}
-	return nil, VerdictNoRelease, "its release is withdrawn, or not signed"
-}
-
-func (s *nativeSide) has(r *Release) string {
-	switch {
-	case string(s.a.Image) == string(r.Image.Digest[:]):
-		// Issued anew it has other numbers, and a device that runs it takes nothing and says nothing.
-		return "the device runs the image of " + r.Version
-	case newer(r.Epoch, r.Sequence, s.a.Epoch, s.a.Sequence):
-		return ""
-	case r.Epoch == s.a.Epoch && r.Sequence == s.a.Sequence:
-		return r.Version + " is confirmed on this device"
-	}
-	return "the device confirmed a later release than " + r.Version
-}
-
-func (s *nativeSide) terms(r *Release, rollout int64, t *Trace) (rule, why string) {
-	return s.picked.terms.judgeRelease(r, rollout, t)
-}
-
-func (s *nativeSide) deployment(*Release) *Deployment { return s.o.deploymentOf(s.d, s.picked) }
-func (s *nativeSide) unfit(*Release) string {
-	if why := s.o.unfit(s.picked, s.product, *s.a); why != "" {
-		return why
-	}
-	if s.picked.stream(s.a.Chunk) == nil {
-		return s.picked.noStream(s.a.Chunk)
-	}
-	return ""
-}
-
-func (s *nativeSide) busy(r *Release) bool {
-	at := s.o.inProgress(s.product, s.a.InProgress)
-	return at != nil && newer(at.Epoch, at.Sequence, r.Epoch, r.Sequence) && at.State == ReleasePublished && !s.o.takenBack(s.product, at)
-}
-
-func (s *nativeSide) bytes(*Release) int64 {
-	if m := s.picked.stream(s.a.Chunk); m != nil {
-		if small := s.o.derived(s.d, s.picked, s.a, m); small != nil {
-			return small.sent
-		}
-		return m.Length
-	}
-	return s.picked.Image.Size
-}
-
 // inProgress is the release that a device means by a sequence: a poll does not say
 // the epoch, and a device has no older one in progress than it was offered. Nor does
 // it say the build: they are withdrawn together.
@@ -462,192 +355,6 @@ func (o *NativeOffers) implicit(d *NativeDevice, product string, a NativeAsk, no
 	}
 	o.carry(&out, d, r, &a, s)
 	return out
-}
-
-// unfit is why a device would refuse the release; "": it would not.
-func (o *NativeOffers) unfit(r *nativeRelease, product string, a NativeAsk) string {
-	if uint64(len(r.Envelope)) > uint64(a.Envelope) {
-		return fmt.Sprintf("the manifest has %d bytes with its signatures, the device takes %d", len(r.Envelope), a.Envelope)
-	}
-	f := manifest.Floors{Epoch: a.Epoch, Sequence: a.Sequence, Security: a.SecurityVersion}
-	if o.list != nil {
-		var p manifest.Product
-		if o.list.Product([]byte(product), &p) {
-			f.Listed, f.ListEpoch, f.ListFloor = true, p.Epoch, p.Floor
-		}
-	}
-	if a.Wire == WireSigned && !f.Listed {
-		return "the key list does not name the product"
-	}
-	facts := manifest.DeviceFacts{Product: []byte(product), Hardware: a.Hardware, Format: manifest.FormatRaw, Chunk: a.Chunk}
-	if a.ESP {
-		facts.Format, facts.Chip = manifest.FormatESP, a.Chip
-	}
-	target, ok := a.Target()
-	if !ok {
-		return "it has no slot to write to"
-	}
-	facts.Slot, facts.SlotSize = uint8(target), a.Slots[target]
-	facts.SlotAddress = r.m.Image.Address // a poll does not say where slots are
-	switch err := manifest.Check(&r.m, &facts, &f); err {
-	case 0:
-		return ""
-	case manifest.ErrSlot:
-		return o.otherSlots(r, target, a.Running)
-	default:
-		return err.Error()
-	}
-}
-
-// otherSlots says which slots the builds of the release are for, none of them the target.
-func (o *NativeOffers) otherSlots(r *nativeRelease, target, running int) string {
-	var slots [manifest.MaxSlot + 1]bool
-	n := 0
-	for _, b := range o.releases[r.Product] {
-		if s := b.m.Image.Slot; b.State == ReleasePublished && b.m.Image.HasSlot && b.SameRelease(r.Release) && !slots[s] {
-			slots[s] = true
-			n++
-		}
-	}
-	list, word := "", "slot"
-	if n > 1 {
-		word = "slots"
-	}
-	for s, there := range slots {
-		if !there {
-			continue
-		}
-		if list != "" {
-			list += ", "
-		}
-		list += fmt.Sprint(s)
-	}
-	if n == 1 && running < len(slots) && slots[running] {
-		return fmt.Sprintf("published for %s %s only, which it runs from", word, list)
-	}
-	return fmt.Sprintf("published for %s %s only, and it writes to slot %d", word, list, target)
-}
-
-// stream is the raw stream with the largest chunks of at most so many bytes whose
-// root is signed: files of an image that was issued anew are shared.
-func (r *nativeRelease) stream(most uint32) (best *Stream) { // F5
-	for i := range r.Streams {
-		s := &r.Streams[i]
-		if s.Kind != StreamRaw || s.Chunk > most || best != nil && best.Chunk > s.Chunk || !r.terms.allows(int(s.Chunk)) {
-			continue
-		}
-		for _, raw := range r.m.Image.Streams[:r.m.Image.NStreams] {
-			if raw.Chunk == s.Chunk && string(raw.Root) == string(s.Root[:]) {
-				best = s
-			}
-		}
-	}
-	return best
-}
-
-// noStream is why there is none.
-func (r *nativeRelease) noStream(most uint32) string {
-	if len(r.terms.Chunks) > 0 {
-		return fmt.Sprintf("it has no stream with chunks of at most %d bytes, of those that %s takes (%s)", most, r.Product, r.terms.ChunksText())
-	}
-	return fmt.Sprintf("it has no stream with chunks of at most %d bytes", most)
-}
-
-// NativeChanges is what a poll changes at once; needed=false: nothing but what is
-// written behind. keys are the numbers of the device's that live, the oldest first.
-func NativeChanges(d *NativeDevice, f NativeFacts, wire Wire, out NativeDecision, boot uint32, key uint8, keys []uint8, now time.Time) (c NativeChange, needed bool) {
-	if f.RunningVersion == "" {
-		f.RunningVersion = d.RunningVersion
-	}
-	c = NativeChange{Device: d.ID, Boot: boot, Now: now, Facts: f, Wire: d.StrongestWire, Key: key, Verdict: out.Key,
-		Restarted: boot < d.Boot, RevertTold: out.Revert != 0 && d.RollbackSentAt.IsZero()}
-	event := func(name, version, detail string) {
-		c.Events = append(c.Events, Event{Time: now, Device: d.ID, Version: version, Name: name, Detail: detail, Proven: true})
-	}
-	if c.Restarted {
-		event(EventRestarted, "", fmt.Sprintf("its counter of boots went from %d to %d", d.Boot, boot))
-	}
-	if d.StrongestWire.WeakerThan(wire) {
-		c.Wire = wire
-		event(EventWireRaised, "", fmt.Sprintf("it speaks the native wire, %s: weaker ones are refused under its name", wire))
-	}
-	if out.Key != d.Verdict {
-		version := ""
-		if out.Release != nil {
-			version = out.Release.Version
-			if !out.Known {
-				c.Offered = out.Release.ID
-			}
-		}
-		event(EventOffer, version, out.Why)
-		c.Decision = &KeptDecision{At: now, Verdict: out.Verdict, Rollout: out.Rollout, Version: version, Why: out.Why}
-	}
-	c.Admit = out.Admit
-	rotated := len(keys) > 1 && keys[0] != key
-	return c, len(c.Events) > 0 || c.RevertTold || rotated || c.Admit != nil || f != factsOf(d)
-}
-
-// NativeRefusal is what a poll changes that speaks a weaker wire than the device did:
-// its timeline says so once.
-func NativeRefusal(d *NativeDevice, wire Wire, boot uint32, now time.Time) (c NativeChange, needed bool) {
-	c = NativeChange{Device: d.ID, Boot: boot, Now: now, Wire: d.StrongestWire, Verdict: string(VerdictWeaker) + "/" + string(wire), Facts: factsOf(d)}
-	c.Events = []Event{{Time: now, Device: d.ID, Name: EventWireRefused, Proven: true,
-		Detail: fmt.Sprintf("it spoke %s and was %s before: refused until an operator resets its wire", wire, d.StrongestWire)}}
-	return c, c.Verdict != d.Verdict
-}
-
-// factsOf are those that are stored.
-func factsOf(d *NativeDevice) NativeFacts {
-	return NativeFacts{RunningVersion: d.RunningVersion, Hardware: d.Hardware, Epoch: d.Epoch, Sequence: d.Sequence, SecurityVersion: d.SecurityVersion,
-		ListVersion: d.ListVersion, Slots: d.Slots, RunningSlot: d.RunningSlot, Ask: d.Ask}
-}
-
-// Text is what of an ask is kept with the device.
-func (a *NativeAsk) Text() string {
-	b, err := json.Marshal(a)
-	if err != nil {
-		panic(err) // numbers, bytes and a text: there is nothing that JSON has not
-	}
-	return string(b)
-}
-
-// ParseAsk reads what Text wrote; nil for a device that was not asked, or whose text is no ask.
-func ParseAsk(text string) *NativeAsk {
-	a := &NativeAsk{}
-	if text == "" || json.Unmarshal([]byte(text), a) != nil {
-		return nil
-	}
-	return a
-}
-
-// asking is the device as it is by what it says now: a poll and who asks why later see the same.
-func asking(d *Device, a *NativeAsk) *Device {
-	now := *d
-	now.Hardware = HardwareText(a.Hardware)
-	now.Epoch, now.Sequence, now.SecurityVersion = a.Epoch, a.Sequence, a.SecurityVersion
-	now.Slots, now.RunningSlot = len(a.Slots), a.Running
-	now.Assurance = AssuranceOwn // of a native key there is one device
-	if a.Version != "" {
-		now.RunningVersion = a.Version
-	}
-	if now.StrongestWire.WeakerThan(a.Wire) {
-		now.StrongestWire = a.Wire
-	}
-	if a.Health != (Health{}) {
-		now.Health = a.Health
-	}
-	return &now
-}
-
-// HardwareText is a hardware's name for people: as it is if it is printable ASCII,
-// else in hex.
-func HardwareText(p []byte) string {
-	for _, c := range p {
-		if c < ' ' || c > '~' {
-			return fmt.Sprintf("%x", p)
-		}
-	}
-	return string(p)
 }
 
 // Products are those that have releases, for ProductOf.
