@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"crypto/sha256"
+	"errors"
 
 	"github.com/runnel-fota/runnel/internal/fleet"
 )
@@ -35,6 +36,18 @@ func (s *suite) terms() {
 	s.ok(err)
 	if len(native.Terms) != 1 || native.Terms["p"].Confirm != contact || len(rollouts.Terms) != 1 || rollouts.Terms["p"].Confirm != contact {
 		s.Errorf("%+v %+v", native.Terms, rollouts.Terms)
+	}
+
+	// Two operators at once: what each of them names holds.
+	for i := range 10 {
+		assurance, wire := []fleet.Assurance{fleet.AssuranceOwn, fleet.AssuranceShared}[i%2], []fleet.Wire{fleet.WireMACOnly, fleet.WireSigned}[i%2]
+		both := make(chan error, 2)
+		go func() { both <- s.SetTerms(ctx, "pair", fleet.TermsChange{Assurance: &assurance}, at(4)) }()
+		go func() { both <- s.SetTerms(ctx, "pair", fleet.TermsChange{Wire: &wire}, at(4)) }()
+		s.ok(errors.Join(<-both, <-both))
+		if p, err := s.Policy(ctx, "pair"); err != nil || p.Terms.Assurance != assurance || p.Terms.Wire != wire {
+			s.Fatalf("try %d: %+v %v", i, p, err)
+		}
 	}
 
 	// What is pushed.
