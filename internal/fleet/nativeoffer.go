@@ -145,7 +145,7 @@ func (o *NativeOffers) isBuild(id int64, r *nativeRelease) bool {
 }
 
 // Wanted is what Decide wants to see of a device's deployments and of rollouts'
-// budgets: it depends on the product and on what the device is, not on what it did.
+// budgets: it depends on the product and on what the device says of itself, not on what it did.
 type Wanted struct {
 	Releases []int64 // whose deployments, in whichever build
 	Rollouts []int64 // whose devices have to be counted
@@ -157,7 +157,8 @@ func (o *NativeOffers) Wanted(product string, a NativeAsk) Wanted {
 	if o.plan.Governs(product) {
 		return Wanted{o.plan.Releases(product), o.plan.Limited(product)}
 	}
-	if r, _ := o.newest(product, a); r != nil {
+	// What it did with a release that it has confirmed, or a newer one, decides nothing (F1).
+	if r, _ := o.newest(product, a); r != nil && newer(r.Epoch, r.Sequence, a.Epoch, a.Sequence) {
 		return Wanted{Releases: []int64{r.ID}}
 	}
 	return Wanted{}

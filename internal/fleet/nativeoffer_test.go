@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -93,6 +94,7 @@ func TestNativeDecide(t *testing.T) {
 		{name: "F1 its hardware's newest", releases: []SignedRelease{r(7, nil), r(9, func(m *release.Manifest) { m.Hardware = [][]byte{[]byte("r")} })}, verdict: VerdictNewest, release: 7, chunk: 4096},
 		{name: "F1 other hardware", releases: []SignedRelease{r(9, nil)}, ask: func(a *NativeAsk) { a.Hardware = []byte("R2") }, verdict: VerdictHardware},
 		{name: "F1 confirmed", releases: []SignedRelease{r(9, nil)}, ask: func(a *NativeAsk) { a.Epoch, a.Sequence = 1, 9 }, verdict: VerdictConfirmed},
+		{name: "F1 confirmed after it failed", releases: []SignedRelease{r(9, nil)}, dep: dep(9, StateFailed), ask: func(a *NativeAsk) { a.Epoch, a.Sequence = 1, 9 }, verdict: VerdictConfirmed},
 		{name: "F1 confirmed a newer one", releases: []SignedRelease{r(9, nil)}, ask: func(a *NativeAsk) { a.Epoch, a.Sequence = 1, 10 }, verdict: VerdictConfirmed},
 		{name: "F1 confirmed in a higher epoch", releases: []SignedRelease{r(9, nil)}, ask: func(a *NativeAsk) { a.Epoch, a.Sequence = 2, 1 }, verdict: VerdictConfirmed},
 		{name: "F1 above the confirmed", releases: []SignedRelease{r(9, nil)}, ask: func(a *NativeAsk) { a.Epoch, a.Sequence = 1, 8 }, verdict: VerdictNewest, release: 9, chunk: 4096},
@@ -142,6 +144,12 @@ func TestNativeDecide(t *testing.T) {
 			}
 			c.d.ID, c.d.Product = "d", "p"
 			got := o.Decide(deviceWith(c.d, c.dep), a, at(9), nil)
+			if want := o.Wanted("p", a).Releases; c.dep != nil && !slices.Contains(want, c.dep.ReleaseID) {
+				// What a poll does not read decides nothing.
+				if without := o.Decide(deviceWith(c.d, nil), a, at(9), nil); without.Key != got.Key || without.Why != got.Why || len(want) > 0 {
+					t.Errorf("without the deployment: %+v\nwith it: %+v", without, got)
+				}
+			}
 			if got.Verdict != c.verdict || got.Why == "" || !strings.Contains(got.Why, c.why) || got.Key == "" {
 				t.Errorf("%s: %s (%s), want %s", got.Verdict, got.Why, got.Key, c.verdict)
 			}

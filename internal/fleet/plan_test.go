@@ -178,7 +178,7 @@ func TestDecideByRollout(t *testing.T) {
 	}
 }
 
-// What a poll has to read of a product: fixed per generation, whatever the device did.
+// What a poll has to read of a product: fixed per generation and by what the device says of itself, whatever it did.
 func TestWanted(t *testing.T) {
 	snapshot := NativeSnapshot{Releases: []SignedRelease{signedAs(t, 1, 9, nil)}, List: listFor(t, 1, 0), Products: []string{"p"}}
 	want := func(releases, rollouts string) {
