@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 
@@ -29,10 +30,27 @@ func migrate(ctx context.Context, db *sql.DB, path string) error {
 	if have > want {
 		return sqlstore.NewerError(path, have, want)
 	}
-	if _, err := p.Up(ctx); err != nil {
-		return fmt.Errorf("migrations: %w", err)
+	if have == want {
+		return nil
 	}
-	return nil
+	return withoutReferences(ctx, db, func() error {
+		if _, err := p.Up(ctx); err != nil {
+			return fmt.Errorf("migrations: %w", err)
+		}
+		return nil
+	})
+}
+
+// withoutReferences runs f while db's one connection checks no foreign keys: a table that others
+// refer to is replaced by one of its name, and SQLite turns checks on and off outside of
+// transactions alone (sqlite.org/lang_altertable.html, 7).
+func withoutReferences(ctx context.Context, db *sql.DB, f func() error) error {
+	if _, err := db.ExecContext(ctx, "PRAGMA foreign_keys = 0"); err != nil {
+		return err
+	}
+	err := f()
+	_, e := db.ExecContext(context.WithoutCancel(ctx), "PRAGMA foreign_keys = 1")
+	return errors.Join(err, e)
 }
 
 func migrations(db *sql.DB) (*goose.Provider, error) {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"database/sql"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -186,9 +187,72 @@ func TestMigrateSlots(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	if have, want, err := versions(ctx, db); err != nil || have != 8 || want != 8 {
+	if have, want, err := versions(ctx, db); err != nil || have != 9 || want != 9 {
 		t.Errorf("schema %d of %d, %v", have, want, err)
 	}
+}
+
+// The table of devices is made anew with all that it held, and what refers to it does on.
+func TestMigrateDeviceRows(t *testing.T) {
+	dir := t.TempDir()
+	upTo(t, dir, 8, "INSERT INTO devices (id, product, added_at) VALUES ('b', 'p', 1), ('a', 'p', 2)",
+		"INSERT INTO native_reports (device, boot, number, content) VALUES ('a', 1, 1, x'00')")
+	before := deviceColumnsAt(t, dir, func(db *sql.DB, columns []string) {
+		// A value of its own in each column, so that no two are mixed up.
+		for i, c := range columns {
+			text := fmt.Sprint(i+1) + "000000"
+			if c == "strongest_wire" {
+				text = "mac-only"
+			}
+			if c != "id" {
+				if _, err := db.Exec("UPDATE devices SET "+c+" = ? WHERE id = 'a'", text); err != nil {
+					t.Fatalf("%s: %v", c, err)
+				}
+			}
+		}
+	})
+	s := openAt(t, dir)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	after := deviceColumnsAt(t, dir, func(db *sql.DB, _ []string) {
+		var broken, left int
+		if err := db.QueryRow("SELECT (SELECT count(*) FROM pragma_foreign_key_check), (SELECT count(*) FROM sqlite_schema WHERE name LIKE '%_new')").Scan(&broken, &left); err != nil || broken != 0 || left != 0 {
+			t.Errorf("%d broken references, %d tables left, %v", broken, left, err)
+		}
+		if _, err := db.Exec("INSERT INTO native_reports (device, boot, number, content) VALUES ('c', 1, 1, x'00')"); err == nil {
+			t.Error("a report of nobody was taken")
+		}
+	})
+	if len(before) != 2*33 || !maps.Equal(before, after) {
+		t.Errorf("%d values before: %v\nafter: %v", len(before), before, after)
+	}
+}
+
+// deviceColumnsAt is every value of every device, by device and column, after change.
+func deviceColumnsAt(t *testing.T, dir string, change func(db *sql.DB, columns []string)) map[string]string {
+	t.Helper()
+	db, err := sql.Open("sqlite", dsn(filepath.Join(dir, "runnel.db")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	columns, err := sqlstore.Collect(func(s sqlstore.Scanner) (c string, err error) { return c, s.Scan(&c) })(db.Query("SELECT name FROM pragma_table_info('devices')"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(db, columns)
+	out := map[string]string{}
+	for _, c := range columns {
+		for _, id := range []string{"a", "b"} {
+			var v string
+			if err := db.QueryRow("SELECT "+c+" FROM devices WHERE id = ?", id).Scan(&v); err != nil {
+				t.Fatal(err)
+			}
+			out[id+" "+c] = v
+		}
+	}
+	return out
 }
 
 // What a poll looks up goes by indices, however many deployments there are.
