@@ -33,6 +33,7 @@ func (d *Dialect) json(column string) string {
 // texts are the statements that differ.
 type texts struct {
 	poll     string // ?1 a device, ?2 and ?3 JSON arrays of releases and of rollouts
+	pollBare string // where both are empty: ?1 alone
 	pollTake string // beside them ?4 a time, ?5 a nonce, ?6 a boot counter, ?7 the keys' version
 	active   string // a condition: deployment u takes a place of the concurrency of rollout o
 }
@@ -43,10 +44,11 @@ func newTexts(d *Dialect) texts {
   u.heard > (SELECT clock FROM fleet_clock) - CAST(` + d.json("o.course") + ` ->> 'silence' AS bigint) / 1000`
 	deployments, usage := pollParts(d, t.active)
 	// Whether a device has keys is not asked: who polls has one, and knows which.
-	columns := unnamed(deviceRow+", d.native_boot, d.native_verdict, d.native_keys") + ", (SELECT generation FROM catalogue) AS c, (SELECT clock FROM fleet_clock) AS c, " +
-		deployments + " AS c, " + usage + " AS c"
+	bare := unnamed(deviceRow+", d.native_boot, d.native_verdict, d.native_keys") + ", (SELECT generation FROM catalogue) AS c, (SELECT clock FROM fleet_clock) AS c, "
+	columns := bare + deployments + " AS c, " + usage + " AS c"
 	const from = " FROM devices d WHERE d.id = ?1"
 	t.poll = "SELECT " + columns + from
+	t.pollBare = "SELECT " + bare + "'[]' AS c, '[]' AS c" + from
 	// The SELECT sees the row as it was before the UPDATE beside it.
 	t.pollTake = "WITH taken AS (UPDATE devices SET " + seenNatively("?4", "?5", "?6", "?8") + " WHERE id = ?1 AND native_nonce < ?5 AND native_keys = ?7 RETURNING 1) SELECT " +
 		columns + ", EXISTS (SELECT 1 FROM taken)" + from

@@ -73,7 +73,11 @@ func unnamed(columns string) string {
 
 // NativePoll implements fleet.NativeDevices: one statement.
 func (s *Store) NativePoll(ctx context.Context, device string, want fleet.Wanted) (fleet.NativeDevice, error) {
-	out, err := scanPoll(s.db.Row(ctx, s.texts.poll, device, jsonIDs(want.Releases), jsonIDs(want.Rollouts)))
+	text, args := s.texts.poll, []any{device, jsonIDs(want.Releases), jsonIDs(want.Rollouts)}
+	if len(want.Releases)+len(want.Rollouts) == 0 {
+		text, args = s.texts.pollBare, args[:1]
+	}
+	out, err := scanPoll(s.db.Row(ctx, text, args...))
 	if err != nil {
 		return fleet.NativeDevice{}, s.db.Wrap("poll", noDevice(err, device))
 	}
