@@ -35,8 +35,9 @@ const (
 	// DefaultMaxDevices bounds the devices whose keys are in memory, about 500 bytes each.
 	DefaultMaxDevices = 65536
 
-	// flushEvery is how old a last-seen that a crash loses may be.
-	flushEvery   = 5 * time.Second
+	// flushEvery is how old a last-seen that a crash loses may be. A device's row is written once in
+	// that time, however often it polls; a rollout's silence is a minute at least (fleet.Course).
+	flushEvery   = 15 * time.Second
 	flushTimeout = 10 * time.Second // at shutdown
 )
 
