@@ -255,6 +255,7 @@ func serve(ctx context.Context, c serveConfig) (err error) {
 	native.NewObjects(objects).Register(mux)
 	server := httpserver.New(mux, c.maxRequests, c.log)
 	server.SetSendBuffer(c.sendBuffer)
+	server.Keep(v1.PathChunk)
 	// Before the line that says that the server is ready.
 	cert, err := c.certificate()
 	if err != nil {

@@ -35,7 +35,8 @@ const (
 
 // Server serves a mux on a listener.
 type Server struct {
-	http *http.Server
+	http   *http.Server
+	keeper *keeper
 }
 
 // New makes a server; maxRequests 0 takes the default.
@@ -44,8 +45,9 @@ func New(mux *http.ServeMux, maxRequests int, log *slog.Logger) *Server {
 		maxRequests = DefaultMaxRequests
 	}
 	mux.HandleFunc("/", notFound(mux))
-	return &Server{http: &http.Server{
-		Handler:           limit(mux, maxRequests),
+	k := newKeeper(limit(mux, maxRequests), log)
+	return &Server{keeper: k, http: &http.Server{
+		Handler:           k,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
@@ -135,19 +137,29 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, cert *tls.Certificat
 		}
 		done <- s.http.Serve(l)
 	}()
+	back := make(chan error, 1)
+	go func() { back <- s.http.Serve(s.keeper.back) }()
 	select {
 	case err := <-done:
-		return err
+		return errors.Join(err, s.http.Close())
 	case <-ctx.Done():
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer cancel()
+	kept := s.keeper.stop()
 	err := s.http.Shutdown(last)
+	select {
+	case <-kept:
+	case <-last.Done():
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = s.http.Close() // whoever is still there was told nothing that is not durable
 	}
-	if e := <-done; !errors.Is(e, http.ErrServerClosed) {
-		err = errors.Join(err, e)
+	s.keeper.cut()
+	for _, ended := range []error{<-done, <-back} {
+		if !errors.Is(ended, http.ErrServerClosed) {
+			err = errors.Join(err, ended)
+		}
 	}
 	return err
 }

@@ -53,6 +53,11 @@ type running struct {
 
 func start(t *testing.T, maxRequests int, routes map[string]http.HandlerFunc) *running {
 	t.Helper()
+	return startWith(t, maxRequests, routes, func(*Server) {})
+}
+
+func startWith(t *testing.T, maxRequests int, routes map[string]http.HandlerFunc, set func(*Server)) *running {
+	t.Helper()
 	mux := http.NewServeMux()
 	for pattern, h := range routes {
 		mux.HandleFunc(pattern, h)
@@ -60,6 +65,7 @@ func start(t *testing.T, maxRequests int, routes map[string]http.HandlerFunc) *r
 	ctx, stop := context.WithCancel(context.Background())
 	r := &running{newPipes(), stop, make(chan error, 1)}
 	s := New(mux, maxRequests, slog.New(slog.DiscardHandler))
+	set(s)
 	go func() { r.ended <- s.Serve(ctx, r.pipes, nil) }()
 	return r
 }
