@@ -79,19 +79,22 @@ func (b *Bench) Nginx(ctx context.Context, name, root string, sendBuffer int) (*
 	if err := p.answers(ctx); err != nil {
 		return nil, err
 	}
-	pid := strconv.Itoa(cmd.Process.Pid)
-	children, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
-	if err != nil {
-		return nil, fmt.Errorf("nginx's workers: %w", err)
-	}
-	pids := []int{cmd.Process.Pid}
-	for _, s := range strings.Fields(string(children)) {
-		n, err := strconv.Atoi(s)
-		if err != nil {
-			return nil, err
-		}
-		pids = append(pids, n)
-	}
-	p.pids = func() []int { return pids }
+	p.pids = func() []int { return withChildren(cmd.Process.Pid) }
 	return p, nil
+}
+
+// withChildren are a process and its children. nginx takes connections before it has any: they are
+// looked up each time.
+func withChildren(pid int) []int {
+	pids := []int{pid}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", pid))
+	if err != nil {
+		return pids // it has ended
+	}
+	for _, s := range strings.Fields(string(text)) {
+		if n, err := strconv.Atoi(s); err == nil {
+			pids = append(pids, n)
+		}
+	}
+	return pids
 }
