@@ -79,7 +79,7 @@ func (h *home) openFolder(ctx context.Context, c *serveConfig) error {
 	if err != nil {
 		return err
 	}
-	store, err := sqlite.Open(ctx, sqlite.Options{Path: dir.Database(), Secret: secret})
+	store, err := sqlite.Open(ctx, sqlite.Options{Path: dir.Database(), Secret: secret, Migrating: c.migrating})
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func (h *home) openDatabase(ctx context.Context, c *serveConfig) error {
 	if err != nil {
 		return err
 	}
-	store, err := postgres.Open(ctx, postgres.Options{URL: c.database, Secret: secret})
+	store, err := postgres.Open(ctx, postgres.Options{URL: c.database, Secret: secret, Migrating: c.migrating})
 	if err != nil {
 		return err
 	}
@@ -104,6 +104,10 @@ func (h *home) openDatabase(ctx context.Context, c *serveConfig) error {
 	}
 	h.store, h.replicas, h.secret, h.blobs, h.tokenFile = store.Store, store.Store, secret, c.blobs.where, datadir.TokenFileBeside(c.secretFile)
 	return nil
+}
+
+func (c *serveConfig) migrating(from, to int64) {
+	c.log.Info("the database is brought up to date: from then on older programs refuse it", "schema", from, "to", to)
 }
 
 // databaseSecret reads the secret of a database, and makes it where the database has none.

@@ -17,7 +17,7 @@ var migrationFiles embed.FS
 
 // migrate brings the tables up to date. Migrations only go up: a program that is older
 // than the tables refuses them instead of guessing what a newer one meant.
-func migrate(ctx context.Context, db *sql.DB, name string) error {
+func migrate(ctx context.Context, db *sql.DB, name string, tell func(from, to int64)) error {
 	p, err := migrations(db)
 	if err != nil {
 		return err
@@ -31,6 +31,9 @@ func migrate(ctx context.Context, db *sql.DB, name string) error {
 	}
 	if have == want {
 		return nil
+	}
+	if have > 0 && tell != nil {
+		tell(have, want)
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("migrations: %w", err)

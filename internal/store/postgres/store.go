@@ -45,6 +45,9 @@ type Options struct {
 	URL    string
 	Secret [32]byte // seals keys; the same for ever for one database, and for all its servers
 	Random io.Reader
+	// Migrating is told before tables of an older program are brought up to date, which takes seconds
+	// with a large fleet: from which schema, and to which. nil: nobody is.
+	Migrating func(from, to int64)
 }
 
 // Store is an open database. Its methods may be called concurrently.
@@ -106,7 +109,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		if err := s.identify(ctx); err != nil {
 			return err
 		}
-		if err := migrate(ctx, s.durable.sql, name(c)); err != nil {
+		if err := migrate(ctx, s.durable.sql, name(c), o.Migrating); err != nil {
 			return err
 		}
 		return s.Start(ctx)

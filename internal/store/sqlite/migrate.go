@@ -18,7 +18,7 @@ var migrationFiles embed.FS
 
 // migrate brings the tables up to date. Migrations only go up: a program that is
 // older than the file refuses it instead of guessing what a newer one meant.
-func migrate(ctx context.Context, db *sql.DB, path string) error {
+func migrate(ctx context.Context, db *sql.DB, path string, tell func(from, to int64)) error {
 	p, err := migrations(db)
 	if err != nil {
 		return err
@@ -32,6 +32,9 @@ func migrate(ctx context.Context, db *sql.DB, path string) error {
 	}
 	if have == want {
 		return nil
+	}
+	if have > 0 && tell != nil {
+		tell(have, want)
 	}
 	return withoutReferences(ctx, db, func() error {
 		if _, err := p.Up(ctx); err != nil {

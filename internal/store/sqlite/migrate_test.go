@@ -211,9 +211,19 @@ func TestMigrateDeviceRows(t *testing.T) {
 			}
 		}
 	})
-	s := openAt(t, dir)
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
+	var told []int64
+	o := Options{Path: filepath.Join(dir, "runnel.db"), Secret: testSecret, Migrating: func(from, to int64) { told = append(told, from, to) }}
+	for range 2 {
+		s, err := Open(ctx, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(told) != 2 || told[0] != 8 || told[1] < 9 {
+		t.Errorf("told %v", told)
 	}
 	after := deviceColumnsAt(t, dir, func(db *sql.DB, _ []string) {
 		var broken, left int

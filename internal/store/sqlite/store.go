@@ -48,6 +48,9 @@ type Options struct {
 	Path   string   // of the file; made, mode 0600, where there is none
 	Secret [32]byte // seals keys; the same for ever for one file
 	Random io.Reader
+	// Migrating is told before tables of an older program are brought up to date, which takes seconds
+	// with a large fleet: from which schema, and to which. nil: nobody is.
+	Migrating func(from, to int64)
 
 	params []string // of the driver, on every connection: for tests
 }
@@ -132,7 +135,7 @@ func (s *Store) open(ctx context.Context, o Options, size int64) error {
 			return err
 		}
 	}
-	if err := migrate(ctx, s.db, path); err != nil {
+	if err := migrate(ctx, s.db, path, o.Migrating); err != nil {
 		return err
 	}
 	var err error
