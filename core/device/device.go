@@ -256,12 +256,12 @@ type Updater struct {
 	inst install
 	rel  release // in progress, or on offer and looked at
 
-	buf       []byte
-	chunkTo   uint16         // where the part of buf ends that holds a chunk
-	scratchAt uint16         // where the part begins that is free while a chunk is in hand
-	hash      *digest.SHA256 // the wire's, between two of its exchanges
-	w         Wire
-	c         Parts
+	buf     []byte
+	chunkTo uint16         // where the part of buf ends that holds a chunk
+	spareAt uint16         // where the part begins that is free while a chunk is in hand
+	hash    *digest.SHA256 // the wire's, between two of its exchanges
+	w       Wire
+	c       Parts
 
 	wakeAt  uint64
 	pollAt  uint64
@@ -303,8 +303,8 @@ func same(a, b *[32]byte) bool { return digest.Equal(a[:], b[:]) }
 // chunk is where a chunk lies, and everything that passes while none is in hand.
 func (u *Updater) chunk() []byte { return u.buf[:u.chunkTo] }
 
-// scratch is free while a chunk is in hand.
-func (u *Updater) scratch() []byte { return u.buf[u.scratchAt:] }
+// spare is free while a chunk is in hand.
+func (u *Updater) spare() []byte { return u.buf[u.spareAt:] }
 
 // release is one on offer or in progress.
 type release struct {

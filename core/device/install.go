@@ -194,13 +194,13 @@ func (u *Updater) readBack() (bool, error) {
 	in, s := &u.inst, u.slot()
 	for left := uint32(programPerStep); left > 0 && in.done < in.inHand; {
 		n := in.inHand - in.done
-		if n > uint32(len(u.scratch())) {
-			n = uint32(len(u.scratch()))
+		if n > uint32(len(u.spare())) {
+			n = uint32(len(u.spare()))
 		}
 		if n > left {
 			n = left
 		}
-		buf := u.scratch()[:n]
+		buf := u.spare()[:n]
 		if err := s.ReadAt(buf, in.written+in.done); err != nil {
 			return false, err
 		}
@@ -308,7 +308,7 @@ func (u *Updater) walkNext() (done bool, err error) {
 		in.crc = digest.CRC32(in.crc, buf)
 		in.done += n
 		left -= n
-		seen, ok, err := u.jnl.compare(in.done, in.crc, u.scratch())
+		seen, ok, err := u.jnl.compare(in.done, in.crc, u.spare())
 		if err != nil {
 			return false, err
 		}

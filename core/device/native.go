@@ -12,7 +12,7 @@ import (
 // before it reaches flash (docs/format). One connection carries all of it where the
 // server lets it.
 //
-// The buffer takes a record; what is behind its chunk is scratch. The largest chunk
+// The buffer takes a record; what is behind its chunk is spare. The largest chunk
 // size that fits is taken: 1,024 bytes with MinBuffer + 512, 4,096 with 4,144.
 type Native struct {
 	c *NativeConfig
@@ -145,7 +145,7 @@ func (n *Native) attach(u *Updater) error {
 			return err
 		}
 	}
-	u.chunkTo, u.scratchAt = uint16(chunk), uint16(chunk)
+	u.chunkTo, u.spareAt = uint16(chunk), uint16(chunk)
 	u.hash, u.signed, u.chain = n.c.Hash, true, true
 	return n.c.Profile.by.attach(n, u)
 }

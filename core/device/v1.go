@@ -49,7 +49,7 @@ func (w *V1) attach(u *Updater) error {
 	if len(u.buf) < MinChunkBuffer+feedBytes {
 		return ErrBuffer
 	}
-	u.chunkTo, u.scratchAt = uint16(len(u.buf)-feedBytes), uint16(len(u.buf)-feedBytes)
+	u.chunkTo, u.spareAt = uint16(len(u.buf)-feedBytes), uint16(len(u.buf)-feedBytes)
 	u.hash = w.wire.Hash()
 	u.signed = w.wire.Signed()
 	return nil
