@@ -24,15 +24,17 @@ type deriving struct {
 	profiles     []string
 	minSaving    float64 // percent
 	noCompressed bool
+	snapshots    bool
 }
 
 // signDeriveFlags are their names, for what they don't go with.
-var signDeriveFlags = []string{"patch-from", "patch-profile", "patch-min-saving", "no-compressed"}
+var signDeriveFlags = []string{"patch-from", "patch-profile", "patch-min-saving", "patch-snapshots", "no-compressed"}
 
 func (d *deriving) flags(f *pflag.FlagSet) {
 	f.StringArrayVar(&d.from, "patch-from", nil, "release `file` or image that devices may run: put a patch from it into the file; may be repeated")
 	f.StringSliceVar(&d.profiles, "patch-profile", []string{"large"}, "RAM of the devices, `large` (16 KiB for a patch) or small (8 KiB), or both")
 	f.Float64Var(&d.minSaving, "patch-min-saving", 100*derive.DefaultMinSaving, "`percent` of the raw stream that a patch or the compressed image saves, or it is dropped")
+	f.BoolVar(&d.snapshots, "patch-snapshots", false, "for devices with scratch sectors: points to go on at after a power cut cost less. Others begin such a stream anew")
 	f.BoolVar(&d.noCompressed, "no-compressed", false, "leave the compressed image out")
 }
 
@@ -161,6 +163,6 @@ func (s *signing) derive(m *release.Manifest, image []byte, bases []base) ([]rel
 func (s *signing) deriveOne(m *release.Manifest, image []byte, b base, profile, what string) (*derive.Made, error) {
 	bar := newProgress(s.cmd.ErrOrStderr(), what)
 	defer bar.End()
-	return derive.Make(s.cmd.Context(), b.image, image, m, derive.Options{Profile: derive.Profile(profile), MinSaving: s.deriving.minSaving / 100,
+	return derive.Make(s.cmd.Context(), b.image, image, m, derive.Options{Profile: derive.Profile(profile), MinSaving: s.deriving.minSaving / 100, Snapshots: s.deriving.snapshots,
 		Signer: s.by, Progress: func(done float64, variant string) { bar.Say(done, variant) }})
 }

@@ -30,6 +30,9 @@ type Options struct {
 	Profile uint8 // of the coder: patch.ProfileLarge or ProfileSmall
 	// MinSaving is the least share of the raw stream that is saved, 0 to 1.
 	MinSaving float64
+	// Snapshots has the coder's model go on over restart points: a device without scratch
+	// sectors begins such a stream anew after a power cut.
+	Snapshots bool
 	// Signer signs the sheet: with a release key, or one with the role stream.
 	Signer release.Signer
 	// Progress, where it is set, hears how much is done, 0 to 1, and what of it.
@@ -81,7 +84,7 @@ func Make(ctx context.Context, old, image []byte, m *release.Manifest, o Options
 		return nil, errors.New("old image and new image are the same")
 	}
 	first := im.Streams[0]
-	r, err := delta.Make(ctx, old, image, delta.Options{Profile: o.Profile, ImageChunk: first.Chunk, Progress: o.Progress})
+	r, err := delta.Make(ctx, old, image, delta.Options{Profile: o.Profile, ImageChunk: first.Chunk, Keep: o.Snapshots, Progress: o.Progress})
 	if err != nil {
 		return nil, err
 	}

@@ -98,6 +98,30 @@ func TestMake(t *testing.T) {
 	}
 }
 
+// With snapshots the model goes on over restart points, which is cheaper, and the stream
+// makes the same image.
+func TestMakeWithSnapshots(t *testing.T) {
+	image := program(2, 200_000, 0)
+	rand.NewChaCha8([32]byte{3}).Read(image[:80_000]) // noise: long enough for restart points
+	m := releasetest.Manifest(t, product, "1", image)
+	o := options(patch.ProfileLarge)
+	plain, err := Make(t.Context(), nil, image, m, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Snapshots = true
+	kept, err := Make(t.Context(), nil, image, m, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kept.Sent() >= plain.Sent() {
+		t.Errorf("%d bytes with snapshots, %d without", kept.Sent(), plain.Sent())
+	}
+	if err := Prove(t.Context(), kept.Sheet, bytes.NewReader(kept.File), bytes.NewReader(nil), imageOf(m, image)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestMakeRefuses(t *testing.T) {
 	image := program(1, 20_000, 0)
 	m := releasetest.Manifest(t, product, "1", image)
