@@ -41,10 +41,11 @@ func newBoardNewCmd() *cobra.Command {
 		Short: "Make a board",
 		Long: `Makes the flash file of a board: partition table, boot records, and an image in
 its first slot. Without --app a small image is built. The table is ESP-IDF's CSV or a
-binary one; without --table it has two slots of 1,920 KiB, state and journal. With
---dump the whole flash of a real chip is taken instead.
+binary one; without --table it has two slots of 1,920 KiB, and state, journal and
+scratch partitions (type 0x40, subtypes 1, 0 and 2). With --dump the whole flash of a
+real chip is taken instead.
 
---json prints {"flash","bytes","slots":[{"name","bytes"}],"state","journal"}.`,
+--json prints {"flash","bytes","slots":[{"name","bytes"}],"state","journal","scratch"}.`,
 		Example: `  runnel board new --flash board.bin
   runnel board new --flash board.bin --app firmware.bin --table partitions.csv
   runnel board new --flash board.bin --dump read-from-a-chip.bin`,
@@ -160,9 +161,11 @@ func boardMade(w io.Writer, flashFile string, asJSON bool) (err error) {
 		Slots   []slot `json:"slots"`
 		State   bool   `json:"state"`
 		Journal bool   `json:"journal"`
+		Scratch bool   `json:"scratch"`
 	}{Flash: flashFile, Bytes: chip.Geometry().Size, Slots: []slot{}}
 	out.State = t.Find(esp32.TypeRunnel, esp32.SubtypeState) != nil
 	out.Journal = t.Find(esp32.TypeRunnel, esp32.SubtypeJournal) != nil
+	out.Scratch = t.Find(esp32.TypeRunnel, esp32.SubtypeScratch) != nil
 	text := ""
 	for i := range t.P[:t.N] {
 		if p := &t.P[i]; p.Type == esp32.TypeApp {

@@ -114,7 +114,7 @@ func TestFlashCells(t *testing.T) {
 		0: term.CellNone, 0x8000: term.CellBoot, 0x9000: term.CellData, 0xC000: term.CellBoot, 0xE000: term.CellData,
 		0x10000: term.CellRunning, 0x1F000: term.CellRunning, 0x20000: term.CellErased, 0x1EF000: term.CellErased,
 		0x1F0000: term.CellNew, 0x1F1000: term.CellOld, 0x1F2000: term.CellOld, 0x1F3000: term.CellErased,
-		0x3D0000: term.CellData, 0x3D2000: term.CellNone,
+		0x3D0000: term.CellData, 0x3D2000: term.CellData, 0x3D8000: term.CellNone,
 	} {
 		if got := cells[off/4096]; got != want {
 			t.Errorf("sector at %#x is %q, want %q", off, got, want)

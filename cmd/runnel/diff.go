@@ -124,7 +124,7 @@ old_bytes, new_bytes, seconds, and with --report the report.`,
 	cmd.Flags().StringVar(&profile, "profile", "large", "RAM of the device: large or small")
 	cmd.Flags().Uint32Var(&imageChunk, "image-chunk", 1024, "`bytes` in a chunk of the image's own stream, whose hashes restart points carry")
 	cmd.Flags().Uint32Var(&every, "restart-every", 32, "`KiB` of the patch between points where a device can go on after a reset; 0: none")
-	cmd.Flags().BoolVar(&keep, "snapshots", false, "for devices that keep the coder's state over a reset: restart points cost less")
+	cmd.Flags().BoolVar(&keep, "snapshots", false, "for devices with scratch sectors, which keep the coder's state over a reset: restart points cost less. Others begin such a patch anew")
 	return cmd
 }
 

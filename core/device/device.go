@@ -217,7 +217,7 @@ func (e Error) Error() string {
 	case ErrTrust:
 		return "device: no roots, no verifier, or no store for a key list"
 	case ErrPatches:
-		return "device: memory for patches too short, or an output buffer that is no power of two from 256 to 4,096 and no multiple of the program unit"
+		return "device: memory for patches too short, or an output buffer that is no power of two from 256 to 4,096 and no multiple of the program units"
 	}
 	return "device: unknown error"
 }

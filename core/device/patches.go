@@ -21,13 +21,14 @@ type Patches struct {
 	step   patchStep
 	kind   uint8 // manifest.StreamCompressed or StreamPatch
 	reason Reason
-	offer  bool // the offer in hand names a derived stream
 	active bool // it makes the image in progress
 	made   bool // it made what is in the slot
 	hand   bool // the buffer holds record v.Index()-1, proven
-	lose   bool // it is not gone on with: begun anew
+	word   patchWord
+	half   uint8 // of scratch: the one with point's snapshot, or where one is written or read
+	snap   snapshotStep
 
-	sheetLen uint16
+	sheetLen uint16  // of the sheet in the offer in hand, bytes; 0: it names no derived stream
 	failed   imageID // the release that none is tried for again
 
 	shape stream.Shape // of the derived stream
@@ -42,14 +43,15 @@ type Patches struct {
 	hash   [32]byte // of the record in hand; of the image that it starts from, until that is proven
 	before [32]byte // and of the one before; SHA-256 of the sheet's envelope, until records come
 	// The image's own chain, in which restart points speak: the manifest's first raw stream's.
-	image     stream.Shape
-	imageRoot [32]byte
+	imageChunk uint32 // bytes
+	imageRoot  [32]byte
 
 	// Made to interfaces where a Patches is made, and nowhere else: TinyGo has every call
 	// of an interface compare with each type that is made to one anywhere in the program.
 	old, next slotSource
 	from, to  patch.Source
 
+	scratch *flash.Area // nil: none
 	out     []byte
 	memory  []uint16
 	applier patch.Applier
@@ -75,8 +77,13 @@ type PatchConfig struct {
 	// Memory is patch.LargeWords, or patch.SmallWords for streams that were made for it.
 	Memory []uint16
 	// Out is where output waits for flash: a power of two, 256 to 4,096 bytes, and a
-	// multiple of the chip's program unit.
+	// multiple of the chip's program unit, of Scratch's too.
 	Out []byte
+	// Scratch is where snapshots of the model are kept, so that a stream whose model goes
+	// on over restart points is gone on with after a reset: two halves of whole sectors
+	// (docs/porting.md has the sizes). nil, or one that is too small for the stream's profile:
+	// such a stream is begun anew.
+	Scratch *flash.Area
 }
 
 // What a device sets aside for each profile in all, record buffer included: the sheet's
@@ -98,6 +105,9 @@ func NewPatches(p *Patches, c *PatchConfig) error {
 		return ErrPatches
 	}
 	p.memory, p.out = c.Memory, c.Out
+	if c.Scratch != nil && c.Scratch.Size() != 0 {
+		p.scratch = c.Scratch
+	}
 	p.from, p.to = &p.old, &p.next
 	return nil
 }
@@ -105,6 +115,9 @@ func NewPatches(p *Patches, c *PatchConfig) error {
 // attach holds the memory against the board.
 func (p *Patches) attach(u *Updater) error {
 	if len(p.out) == 0 || uint32(len(p.out))%u.c.Slots[0].ProgramSize() != 0 {
+		return ErrPatches
+	}
+	if p.scratch != nil && uint32(len(p.out))%p.scratch.ProgramSize() != 0 {
 		return ErrPatches
 	}
 	return nil
@@ -151,8 +164,8 @@ func (p *Patches) takes(profile uint8) bool {
 // offered keeps what an offer says of a derived stream.
 func (p *Patches) offered(u *Updater, o *native.Offer) {
 	p.mode = patchUndecided
-	p.offer = o.Sheet != nil && o.SheetLength <= uint32(len(u.buf))
-	if p.offer {
+	p.sheetLen = 0
+	if o.Sheet != nil && o.SheetLength <= uint32(len(u.buf)) {
 		p.sheetLen = uint16(o.SheetLength)
 		copy(p.before[:], o.Sheet)
 		copy(p.file[:], o.Derived)
@@ -163,17 +176,26 @@ func (p *Patches) offered(u *Updater, o *native.Offer) {
 func (p *Patches) judged(m *manifest.Manifest) {
 	p.made = false
 	s := &m.Image.Streams[0]
-	p.image = stream.Shape{Size: m.Image.Size, Chunk: s.Chunk}
+	p.imageChunk = s.Chunk
 	copy(p.imageRoot[:], s.Root)
 }
+
+// patchWord is what became of the journal's word on where a stream goes on.
+type patchWord uint8
+
+const (
+	wordCounts   patchWord = iota
+	wordSnapshot           // it was followed, with a snapshot, for which nobody answers but the image's digest
+	wordLost               // the stream was begun anew
+)
 
 // decide says whether the image comes by the derived stream. What a raw stream began,
 // or what failed before, the raw one ends: the journal remembers both over a reset.
 func (p *Patches) decide(n *Native, u *Updater) {
-	p.active, p.made, p.hand, p.lose, p.keep = false, false, false, false, 0
+	p.active, p.made, p.hand, p.word, p.keep = false, false, false, wordCounts, 0
 	p.mode, p.step = patchDerived, patchSheet
 	switch {
-	case !p.offer, n.plain, n.doubt, p.failed.is(&u.rel.Digest, u.rel.Stamp):
+	case p.sheetLen == 0, n.plain, n.doubt, p.failed.is(&u.rel.Digest, u.rel.Stamp):
 		p.mode = patchRaw
 	case !u.goOn || !u.jnl.found:
 	case u.jnl.newest.written >= u.rel.Size:

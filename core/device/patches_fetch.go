@@ -9,6 +9,10 @@ import (
 //
 //go:noinline
 func (p *Patches) pump(n *Native, u *Updater) Need {
+	if p.snap != snapshotNone {
+		p.snapshot(n, u)
+		return Need{}
+	}
 	if u.inst.written == p.applier.Made() {
 		p.applier.Wrote()
 	}
@@ -35,9 +39,30 @@ func (p *Patches) pump(n *Native, u *Updater) Need {
 			p.anew(n, u) // where the journal says, nothing goes on
 			break
 		}
-		p.fallBack(n, u, ReasonPatch)
+		p.wrong(n, u)
 	}
 	return Need{}
+}
+
+// wrong: the stream, or what it made, is not what it is to be. Where it was gone on with by
+// a snapshot, that may be at fault.
+func (p *Patches) wrong(n *Native, u *Updater) {
+	if p.word == wordSnapshot {
+		p.startOver(n, u)
+		return
+	}
+	p.fallBack(n, u, ReasonPatch)
+}
+
+// startOver begins the stream anew, and what is written up to here is compared. Where
+// that differs it comes to this again, and the sector is written again with all behind it.
+func (p *Patches) startOver(n *Native, u *Updater) {
+	keep := u.inst.written - u.inst.written%u.sector()
+	p.made = false
+	p.opened(u)
+	u.enter(phaseResume)
+	p.anew(n, u)
+	p.keep = keep
 }
 
 // write has what was made written: first what it goes to erased.
@@ -54,8 +79,7 @@ func (p *Patches) write(n *Native, u *Updater) Need {
 	return Need{}
 }
 
-// compare finds that what was made is in flash already. Where it is not, the stream is
-// begun anew, and the sector with all behind it is written again.
+// compare finds that what was made is in flash already, or starts over.
 func (p *Patches) compare(n *Native, u *Updater) {
 	in := &u.inst
 	if in.inHand == 0 {
@@ -64,17 +88,13 @@ func (p *Patches) compare(n *Native, u *Updater) {
 	if _, err := u.readBack(); err == nil {
 		return
 	}
-	keep := in.written - in.written%u.sector()
-	p.opened(u)
-	u.enter(phaseResume)
-	p.anew(n, u)
-	p.keep = keep
+	p.startOver(n, u)
 }
 
 // done: the image is made and in flash.
 func (p *Patches) done(n *Native, u *Updater) {
 	if p.at != p.shape.Size {
-		p.fallBack(n, u, ReasonPatch) // it goes on behind its end
+		p.wrong(n, u) // it goes on behind its end
 		return
 	}
 	n.endStream(u)

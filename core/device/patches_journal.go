@@ -97,24 +97,40 @@ func (j *journal) point(p *patchPoint, e *entry, buf []byte) bool {
 const derivedSpan = 8192
 
 // note notes the restart point that the applier stands at, where flash is just as far
-// and a sector ends, and where the model begins anew: there is no room for a snapshot. What is erased behind it is not believed after a reset.
+// and a sector ends: what is erased behind it is not believed after a reset. Where the
+// model goes on, its snapshot comes first.
 func (p *Patches) note(n *Native, u *Updater) {
 	in := &u.inst
-	at := p.fed + p.applier.LinkAt()
-	i := n.v.Index()
-	record := at / p.shape.Chunk
-	if !in.resumable || p.applier.Kept() || in.written != p.applier.Made() || in.written%u.sector() != 0 || in.written < in.noted {
+	if !in.resumable || in.written != p.applier.Made() || in.written%u.sector() != 0 || in.written < in.noted ||
+		!p.keepsModel() || p.recordAt(n, p.linkAt()) == nil {
 		return
 	}
-	p.point = patchPoint{made: in.written, at: at, stream: binary.LittleEndian.Uint32(p.root[:])}
-	switch record {
-	case i - 1:
-		copy(p.point.hash[:], p.hash[:])
-	case i - 2:
-		copy(p.point.hash[:], p.before[:])
-	default:
+	if p.applier.Kept() {
+		p.saveSnapshot(u)
 		return
 	}
+	p.notePoint(n, u)
+}
+
+// linkAt is where in the payload the applier's restart point stands.
+func (p *Patches) linkAt() uint32 { return p.fed + p.applier.LinkAt() }
+
+// recordAt is the hash of the record that holds a place in the payload, if it is one of
+// the last two.
+func (p *Patches) recordAt(n *Native, at uint32) *[32]byte {
+	switch n.v.Index() - at/p.shape.Chunk {
+	case 1:
+		return &p.hash
+	case 2:
+		return &p.before
+	}
+	return nil
+}
+
+// notePoint has the journal go on from where the applier stands.
+func (p *Patches) notePoint(n *Native, u *Updater) {
+	at := p.linkAt()
+	p.point = patchPoint{made: u.inst.written, at: at, stream: binary.LittleEndian.Uint32(p.root[:]), hash: *p.recordAt(n, at)}
 	u.then = phaseFetch
 	u.enter(phaseNote)
 }

@@ -137,6 +137,7 @@ func (p *Patches) hashBase(n *Native, u *Updater) {
 //go:noinline
 func (p *Patches) start(n *Native, u *Updater) {
 	p.active, p.hand = true, false
+	p.snap, p.half = snapshotNone, uint8(u.jnl.top&1) // so that both halves wear alike
 	p.at, p.fed = 0, 0
 	u.inst.written = 0
 	p.next.slot = u.slot()
@@ -161,19 +162,19 @@ func (p *Patches) start(n *Native, u *Updater) {
 // pointFound: the journal says where this very stream goes on, and what is in flash.
 func (p *Patches) pointFound(u *Updater) bool {
 	j := &u.jnl
-	if p.lose || !u.goOn || !j.found {
+	if p.word == wordLost || !u.goOn || !j.found {
 		return false
 	}
 	p.keep = j.newest.written - j.newest.written%u.sector()
 	at := &p.point.made
 	return j.point(&p.point, &j.newest, u.buf) && p.point.of(&p.root) && p.point.at < p.shape.Size &&
-		*at > 0 && *at <= p.keep && *at%u.sector() == 0 && *at%p.image.Chunk == 0
+		*at > 0 && *at <= p.keep && *at%u.sector() == 0 && *at%p.imageChunk == 0
 }
 
 // goOn goes on behind what is made. What is erased is what lies behind the bytes that
 // are kept; those before are made anew, and found to be there.
 func (p *Patches) goOn(u *Updater) {
-	if p.keep == 0 && !p.lose && !u.jnl.found {
+	if p.keep == 0 && p.word != wordLost && !u.jnl.found {
 		u.enter(phaseProtect)
 		return
 	}
@@ -182,11 +183,15 @@ func (p *Patches) goOn(u *Updater) {
 	u.inst.written = p.applier.Made()
 }
 
-// seek goes on at the restart point, with the record whose hash the journal kept.
+// seek goes on at the restart point, with the record whose hash the journal kept, and
+// with the model as it was there.
 func (p *Patches) seek(n *Native, u *Updater) {
 	n.endStream(u)
 	p.at, p.fed, p.hand = p.point.at, p.point.at, false
 	copy(p.hash[:], p.point.hash[:])
+	if p.applier.Kept() {
+		p.findSnapshot(n, u)
+	}
 }
 
 // atLink: the applier is where the journal says that flash is. The hash that stands
@@ -194,7 +199,8 @@ func (p *Patches) seek(n *Native, u *Updater) {
 func (p *Patches) atLink(n *Native, u *Updater) {
 	n.endStream(u)
 	p.hand = false // the walk takes the buffer
-	if p.applier.Made() != p.point.made || n.walk.Begin(p.image, p.applier.Made()/p.image.Chunk, p.applier.Link()) != 0 {
+	image := stream.Shape{Size: u.rel.Size, Chunk: p.imageChunk}
+	if p.applier.Made() != p.point.made || n.walk.Begin(image, p.applier.Made()/image.Chunk, p.applier.Link()) != 0 {
 		p.anew(n, u)
 		return
 	}
@@ -223,5 +229,5 @@ func (p *Patches) walk(n *Native, u *Updater) {
 func (p *Patches) anew(n *Native, u *Updater) {
 	n.endStream(u)
 	u.event(EventStartOver, ReasonDamaged)
-	p.lose, p.keep, p.step = true, 0, patchStart
+	p.word, p.keep, p.step = wordLost, 0, patchStart
 }

@@ -446,7 +446,7 @@ func (u *Updater) verify() {
 	u.hash.Sum(&u.sum)
 	if !digest.Equal(u.sum[:], u.rel.Digest[:]) {
 		if n := u.w.native; patchesMade && n != nil && n.c.Patches != nil && n.c.Patches.made {
-			n.c.Patches.fallBack(n, u, ReasonPatch) // the patch is at fault, not the release
+			n.c.Patches.wrong(n, u) // the patch is at fault, not the release
 			return
 		}
 		u.fail(ReasonDigest)

@@ -21,6 +21,7 @@ const (
 	SubtypeNVS     uint8 = 0x02 // data
 	SubtypeJournal uint8 = 0x00 // runnel
 	SubtypeState   uint8 = 0x01 // runnel
+	SubtypeScratch uint8 = 0x02 // runnel
 )
 
 // A table takes 0xC00 bytes: 96 entries, the last of which is never a partition.

@@ -278,3 +278,23 @@ func TestStretch(t *testing.T) {
 		}
 	}
 }
+
+// A snapshot's length is what a port sets scratch sectors aside for (docs/porting.md).
+func TestSnapshotLen(t *testing.T) {
+	var most [3]uint32
+	for i := range Layouts {
+		var a Applier
+		profile := ProfileLarge
+		if i >= SmallLayouts {
+			profile = ProfileSmall
+		}
+		a.c.Memory = make([]uint16, wordsOf(uint8(profile)))
+		if err := a.divide(i); err != 0 {
+			t.Fatal(err)
+		}
+		most[profile] = max(most[profile], a.SnapshotLen())
+	}
+	if most[ProfileSmall] != 5398 || most[ProfileLarge] != 12038 {
+		t.Errorf("small %d, large %d bytes", most[ProfileSmall], most[ProfileLarge])
+	}
+}

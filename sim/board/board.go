@@ -42,7 +42,8 @@ type Layout struct {
 	App []byte
 }
 
-// DefaultTable is that of a 4 MiB board: two slots of 1,920 KiB, state, journal.
+// DefaultTable is that of a 4 MiB board: two slots of 1,920 KiB, state, journal, and room
+// for two snapshots of the large profile.
 func DefaultTable() esp32.Table {
 	t := esp32.Table{HasMD5: true}
 	add := func(name string, typ, sub uint8, off, size uint32) {
@@ -57,6 +58,7 @@ func DefaultTable() esp32.Table {
 	add("app0", esp32.TypeApp, esp32.SubtypeOTA0, 0x10000, 0x1E0000)
 	add("app1", esp32.TypeApp, esp32.SubtypeOTA0+1, 0x1F0000, 0x1E0000)
 	add("rnl_journal", esp32.TypeRunnel, esp32.SubtypeJournal, 0x3D0000, 0x2000)
+	add("rnl_scratch", esp32.TypeRunnel, esp32.SubtypeScratch, 0x3D2000, 0x6000)
 	return t
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/device"
 	"github.com/runnel-fota/runnel/core/esp32"
+	"github.com/runnel-fota/runnel/core/flash"
 	"github.com/runnel-fota/runnel/core/wire/native"
 	"github.com/runnel-fota/runnel/sim/nor"
 )
@@ -112,7 +113,7 @@ func (r *run) measured(t *esp32.Table, chunk int) error {
 	if err != nil {
 		return err
 	}
-	wire, err := r.wires.choose(r.app)
+	wire, err := r.wires.choose(r.app, flash.Area{})
 	if err != nil {
 		return err
 	}

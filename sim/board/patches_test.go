@@ -12,6 +12,7 @@ import (
 
 	"github.com/runnel-fota/runnel/core/boot"
 	"github.com/runnel-fota/runnel/core/device"
+	"github.com/runnel-fota/runnel/core/flash"
 	"github.com/runnel-fota/runnel/core/manifest"
 	"github.com/runnel-fota/runnel/core/patch"
 	"github.com/runnel-fota/runnel/internal/delta"
@@ -36,6 +37,7 @@ type patchWorld struct {
 	asked    int
 	up       *device.Updater
 	spoil    func(r device.Request, a *labserver.Answer) Answer // nil: what the server says
+	scratch  func(flash.Area) flash.Area                        // nil: the partition
 	macOnly  bool
 	signer   byte // seed of another key that signs the sheet; 0: a release key
 }
@@ -82,7 +84,7 @@ var payloads sync.Map // by what they are made of
 
 func payloadOf(t *testing.T, old, new []byte, o delta.Options) []byte {
 	t.Helper()
-	key := fmt.Sprintf("%x %x %d %d", sha256.Sum256(old), sha256.Sum256(new), o.Profile, o.RestartEvery)
+	key := fmt.Sprintf("%x %x %d %d %v", sha256.Sum256(old), sha256.Sum256(new), o.Profile, o.RestartEvery, o.Keep)
 	if p, ok := payloads.Load(key); ok {
 		return bytes.Clone(p.([]byte))
 	}
@@ -117,7 +119,8 @@ func (w *patchWorld) play(waits int) error {
 		Transport: w, Clock: c, ChunkSize: 1024,
 		Native: &Native{Device: labserver.Device, Product: labserver.Product, Hardware: labserver.Hardware,
 			Secret: w.srv.Book.Secret, Roots: roots, Patches: w.memory, Verifier: Ed25519{}},
-		OnStart: func(u *device.Updater, bt Boot) { w.up, w.run = u, bt.Running },
+		ChangeScratch: w.scratch,
+		OnStart:       func(u *device.Updater, bt Boot) { w.up, w.run = u, bt.Running },
 		OnEvent: func(e device.Event) {
 			w.events = append(w.events, e)
 			if s := w.up.Status(); e.Kind == device.EventDerived && (int(s.Derived) != len(w.payload) || s.Patch != (w.sheet.Kind == manifest.StreamPatch)) {

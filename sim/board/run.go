@@ -89,6 +89,9 @@ type App struct {
 	Stop    func() bool
 	// Change has a test put other parts into an updater, to see that the tests see it.
 	Change func(*device.Config)
+	// ChangeScratch has a test put another area in the place of the scratch partition, with
+	// each start of an updater.
+	ChangeScratch func(flash.Area) flash.Area
 }
 
 // run is one start of the application.
@@ -210,7 +213,14 @@ func (r *run) start(ctx context.Context, bt Boot) (boot.ResetReason, error) {
 	if r.app.Native != nil {
 		kind = NativeWire
 	}
-	wire, err := r.wires.choose(r.app)
+	scratch, err := b.area(&t, esp32.TypeRunnel, esp32.SubtypeScratch)
+	if err != nil {
+		return 0, err
+	}
+	if r.app.ChangeScratch != nil {
+		scratch = r.app.ChangeScratch(scratch)
+	}
+	wire, err := r.wires.choose(r.app, scratch)
 	if err != nil {
 		return 0, err
 	}

@@ -19,6 +19,9 @@ func deviceIdentity() v1.Identity { return v1.Identity{ID: "d", Signed: true, Ke
 
 var testKey = bytes.Repeat([]byte{0x42}, 32)
 
+// scratchBytes are enough for two snapshots of the large profile.
+const scratchBytes = 0x6000
+
 // small is a board of 1 MiB with two slots of 128 KiB, so that a sweep is quick.
 type geometry struct {
 	name              string
@@ -52,6 +55,7 @@ func smallTable(g geometry) esp32.Table {
 	if !g.noJrnl {
 		add("rnl_journal", esp32.TypeRunnel, esp32.SubtypeJournal, at+2*size, 0x2000)
 	}
+	add("rnl_scratch", esp32.TypeRunnel, esp32.SubtypeScratch, at+2*size+0x2000, scratchBytes)
 	return t
 }
 

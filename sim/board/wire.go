@@ -90,12 +90,14 @@ type wires struct {
 	chip   ed.Verifier
 
 	patches device.Patches
+	scratch flash.Area
 	memory  [patch.LargeWords]uint16
 	out     [patchOut]byte
 }
 
 // choose sets the board's wire up. Nothing received has a say in it.
-func (w *wires) choose(app *App) (device.Wire, error) {
+// scratch is where snapshots go, or the zero Area.
+func (w *wires) choose(app *App, scratch flash.Area) (device.Wire, error) {
 	n := app.Native
 	if n == nil {
 		return w.v1.Wire(), device.NewV1(&w.v1, app.Identity)
@@ -111,7 +113,8 @@ func (w *wires) choose(app *App) (device.Wire, error) {
 		w.config.Format = manifest.FormatRaw
 	}
 	if n.Patches != PatchNone {
-		c := device.PatchConfig{Memory: w.memory[:n.Patches.words()], Out: w.out[:]}
+		w.scratch = scratch
+		c := device.PatchConfig{Memory: w.memory[:n.Patches.words()], Out: w.out[:], Scratch: &w.scratch}
 		if err := device.NewPatches(&w.patches, &c); err != nil {
 			return device.Wire{}, err
 		}

@@ -35,6 +35,7 @@ var (
 	patches      device.Patches
 	memory       [16]uint16 // far too little: this chip has no room for more, and nothing runs here
 	output       [256]byte
+	scratch      flash.Area
 
 	buffer [1280]byte
 	key    [32]byte
@@ -100,7 +101,8 @@ func main() {
 			nativeConfig.Profile = signed.Profile()
 		}
 		if board.Bool() {
-			board.Err(device.NewPatches(&patches, &device.PatchConfig{Memory: memory[:board.Input()%16], Out: output[:]}))
+			scratch = area(8 * sector)
+			board.Err(device.NewPatches(&patches, &device.PatchConfig{Memory: memory[:board.Input()%16], Out: output[:], Scratch: &scratch}))
 			nativeConfig.Patches = &patches
 		}
 		if board.Bool() {
