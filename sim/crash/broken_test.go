@@ -9,6 +9,7 @@ import (
 	"github.com/runnel-fota/runnel/core/device"
 	"github.com/runnel-fota/runnel/core/flash"
 	"github.com/runnel-fota/runnel/core/state"
+	"github.com/runnel-fota/runnel/sim/nor"
 )
 
 // An updater that is broken in one way is found out by the sweep: else a sweep that
@@ -51,6 +52,52 @@ func TestSweepFindsBrokenUpdaters(t *testing.T) {
 			t.Log(r.Failures[0])
 		})
 	}
+}
+
+// Without its snapshots a device fetches more again than is promised, which the sweep
+// finds: else a sweep that finds nothing would say nothing of them.
+func TestSweepFindsLostSnapshots(t *testing.T) {
+	set := setup(t, "native-kept-resume", longGeometry)
+	set.forget = func(a flash.Area) flash.Area {
+		n, err := flash.NewArea(&forgetful{Device: &a}, 0, a.Size())
+		if err != nil {
+			t.Error(err)
+		}
+		return n
+	}
+	var row Row
+	root := set.root.clone(set.root.b.Chip.Clone())
+	root.dry = true
+	root.power(func(k int, op nor.Op) nor.Cut {
+		if op.Kind == nor.Erase && k > 0 {
+			explore(t.Context(), root.fork(k, 0, nor.Cut{When: nor.CutBefore}), 0, &row)
+		}
+		return nor.Cut{}
+	})
+	t.Logf("%d of %d runs failed", row.Failed(), row.Runs)
+	if root.failure != nil || row.Kinds[Stuck] == 0 {
+		t.Fatalf("without a cut: %v; the sweep found %v", root.failure, row.Failures)
+	}
+	t.Log(row.Failures[0])
+}
+
+// forgetful is a scratch partition that reads wrong until it is erased in this start.
+type forgetful struct {
+	flash.Device
+	erased bool
+}
+
+func (d *forgetful) Erase(off, n uint32) error {
+	d.erased = true
+	return d.Device.Erase(off, n)
+}
+
+func (d *forgetful) ReadAt(p []byte, off uint32) error {
+	err := d.Device.ReadAt(p, off)
+	if !d.erased {
+		p[0] ^= 1
+	}
+	return err
 }
 
 // oneCopy is a store that knows of no other copy: it always writes the same sector.

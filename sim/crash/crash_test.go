@@ -3,8 +3,10 @@ package crash
 import (
 	"bytes"
 	"context"
+	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/runnel-fota/runnel/sim/nor"
@@ -12,8 +14,8 @@ import (
 
 func check(t *testing.T, r *Row) {
 	t.Helper()
-	t.Logf("%-28s %-15s %4d operations, %6d cuts, at most %5d bytes again, mean %5.0f, %.2f erases for one that had to be",
-		r.Scenario, r.Geometry, r.Ops, r.Cuts, r.RefetchedMax, r.RefetchedMean(), r.ErasesRatio())
+	t.Logf("%-28s %-15s %4d operations, %6d cuts, at most %5d bytes again, mean %5.0f, %.2f erases for one that had to be, for a cut at most %v in %v",
+		r.Scenario, r.Geometry, r.Ops, r.Cuts, r.RefetchedMax, r.RefetchedMean(), r.ErasesRatio(), r.WearMax, Wears)
 	if r.Cuts < int64(3*r.Ops) {
 		t.Errorf("%s/%s: %d cuts at %d operations: not all was swept", r.Scenario, r.Geometry, r.Cuts, r.Ops)
 	}
@@ -25,13 +27,13 @@ func check(t *testing.T, r *Row) {
 	}
 }
 
-// TestSweep is depth 1: every scenario on the tiny chip, or on the long one, and the plain
+// TestSweep is depth 1: every scenario on a tiny chip, or on the long one, and the plain
 // update and that by a patch on every chip. `make crash` has all of both, and depth 2.
 func TestSweep(t *testing.T) {
 	for _, s := range Scenarios() {
 		for _, g := range Geometries() {
 			plain := strings.HasSuffix(s.Name, "-update")
-			whole := (g.Deep() || g.Name == longGeometry) && (!g.own || s.native())
+			whole := (g.Deep() || g.Name == longGeometry && (s.derived == nil || s.derived.kept <= goodScratch)) && (!g.own || s.native())
 			switch {
 			case !Fits(s, g), !whole && !plain, g.Name == "blocks-64k", testing.Short() && (!whole || !s.native()):
 				continue
@@ -42,11 +44,51 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// TestTwoCutsInSnapshots cuts at each operation on the scratch sectors in every way, and at
+// each of the recovery; without RUNNEL_SWEEP=full at one in twenty of the first.
+func TestTwoCutsInSnapshots(t *testing.T) {
+	step := 20
+	if os.Getenv("RUNNEL_SWEEP") == "full" {
+		step = 1
+	}
+	set := setup(t, "native-kept-resume", deepLongGeometry)
+	var firsts []*world
+	n := 0
+	root := set.root.clone(set.root.b.Chip.Clone())
+	root.dry = true
+	root.power(func(k int, op nor.Op) nor.Cut {
+		if r, _ := set.regionOf(op.Off, op.Len); r.name == scratchName {
+			root.children(k, op, func(w *world) {
+				if n++; n%step == 0 {
+					firsts = append(firsts, w)
+				}
+			})
+		}
+		return nor.Cut{}
+	})
+	rows := make([]Row, runtime.GOMAXPROCS(0))
+	var wg sync.WaitGroup
+	for i := range rows {
+		wg.Go(func() {
+			for at := i; at < len(firsts); at += len(rows) {
+				explore(t.Context(), firsts[at], 1, &rows[i])
+			}
+		})
+	}
+	wg.Wait()
+	all := Row{Scenario: set.Scenario.Name, Geometry: set.Geometry.Name, Ops: len(firsts)}
+	for i := range rows {
+		all.Add(&rows[i])
+	}
+	t.Logf("%d of %d first cuts", len(firsts), n)
+	check(t, &all)
+}
+
 // Flash that lies ends a deployment with a reason, or costs nothing; what runs is
 // left alone.
 func TestLies(t *testing.T) {
 	for _, s := range Scenarios() {
-		for _, g := range []*Geometry{FindGeometry(DeepGeometry), FindGeometry(OwnGeometry)} {
+		for _, g := range []*Geometry{FindGeometry(DeepGeometry), FindGeometry(OwnGeometry), FindGeometry(deepLongGeometry)} {
 			if !Fits(s, g) || !s.native() && (testing.Short() || g.own) {
 				continue
 			}

@@ -5,20 +5,40 @@ import (
 	"crypto/sha256"
 
 	"github.com/runnel-fota/runnel/core/device"
+	"github.com/runnel-fota/runnel/core/esp32"
+	"github.com/runnel-fota/runnel/core/flash"
 	"github.com/runnel-fota/runnel/core/manifest"
 	"github.com/runnel-fota/runnel/core/patch"
 	"github.com/runnel-fota/runnel/internal/delta"
 	"github.com/runnel-fota/runnel/release"
 	"github.com/runnel-fota/runnel/sim/board"
 	"github.com/runnel-fota/runnel/sim/labserver"
+	"github.com/runnel-fota/runnel/sim/nor"
 )
 
 // derivedStory is a release that a board is offered by a derived stream.
 type derivedStory struct {
 	base   string        // the image that a patch starts from; "": it is compressed
+	kept   scratch       // not noScratch: the model goes on over restart points
 	cut    bool          // the stream lacks its second half
 	reason device.Reason // why the raw one is taken
 }
+
+// scratch is what a board has for snapshots.
+type scratch uint8
+
+const (
+	noScratch scratch = iota
+	goodScratch
+	rottenScratch // it holds snapshots of the same stream from an update before, a bit of each wrong
+	wornScratch   // no erase comes to its end
+)
+
+// scratchName is that of the partition.
+const scratchName = "rnl_scratch"
+
+// scratchHalf is enough for a snapshot of the small profile and its seal, on all chips, bytes.
+const scratchHalf = 6 << 10
 
 // derivedChunk is the chunk size of derived streams: small boards take no larger one.
 const derivedChunk = 1024
@@ -36,6 +56,9 @@ func derivedScenarios() []*Scenario {
 		s("patch-resume", "The same, of an image that is long enough for restart points.", derivedStory{base: "A"}),
 		s("patch-bad", "A patch that ends early: the raw stream is taken.", derivedStory{base: "A", cut: true, reason: device.ReasonPatch}),
 		s("patch-other", "A patch from an image that the board does not run: the raw stream is taken.", derivedStory{base: "B", reason: device.ReasonBase}),
+		s("kept-resume", "The same by a patch whose model goes on over restart points, with snapshots in scratch sectors.", derivedStory{base: "A", kept: goodScratch}),
+		s("kept-rotten-resume", "The same, and the scratch sectors hold rotten snapshots of the same stream.", derivedStory{base: "A", kept: rottenScratch}),
+		s("kept-worn-resume", "The same, and the scratch sectors are worn out.", derivedStory{base: "A", kept: wornScratch}),
 		s("compressed", "An update by a compressed stream.", derivedStory{}),
 		s("compressed-resume", "The same, of an image that is long enough for restart points.", derivedStory{}),
 	}
@@ -44,7 +67,7 @@ func derivedScenarios() []*Scenario {
 // derive puts the derived stream on offer, and notes what a cut may cost.
 func (k *kit) derive(d *derivedStory, g *Geometry) error {
 	old, img := k.images[d.base], k.images["B"]
-	o := delta.Options{Profile: patch.ProfileSmall, ImageChunk: uint32(g.Chunk), RestartEvery: restartEvery}
+	o := delta.Options{Profile: patch.ProfileSmall, ImageChunk: uint32(g.Chunk), RestartEvery: restartEvery, Keep: d.kept != noScratch}
 	r, err := delta.Make(context.Background(), old, img, o)
 	if err != nil {
 		return err
@@ -71,6 +94,8 @@ func (set *Setup) promised() int64 {
 		return most
 	case g.noJournal && g.Image > int(g.Slots[1])-2*int(g.sector()):
 		return set.Dry.Fetched // nothing says how far it was, nor that it failed
+	case d.kept == wornScratch:
+		return set.Dry.Fetched // it is begun anew
 	case d.reason != 0:
 		return most + set.kit.interval // it may fail again
 	}
@@ -91,4 +116,34 @@ func (w *world) inspectDerived() {
 	case d.reason != device.ReasonBase && !w.srv.Derived:
 		w.fail(Stuck, "the derived stream was not asked for")
 	}
+}
+
+// seed of a release's content. Where snapshots count, it has little in common with the
+// image before: what is fetched again shows.
+func (d *derivedStory) seed() uint64 {
+	if d != nil && d.kept != noScratch {
+		return 2
+	}
+	return 1
+}
+
+// leaveSnapshots puts into the root's scratch sectors what the uncut run left there, rotten.
+func (set *Setup) leaveSnapshots(from *nor.Chip) error {
+	p := set.kit.table.Find(esp32.TypeRunnel, esp32.SubtypeScratch)
+	buf := make([]byte, p.Size)
+	if err := from.ReadAt(buf, p.Offset); err != nil {
+		return err
+	}
+	for i := range 2 {
+		buf[uint32(i)*p.Size/2+1000] ^= 1
+	}
+	return set.root.b.Chip.Load(p.Offset, buf)
+}
+
+// wornOut fails the erases of the scratch partition.
+func (set *Setup) wornOut(op nor.Op) error {
+	if r, _ := set.regionOf(op.Off, op.Len); op.Kind == nor.Erase && r.name == scratchName {
+		return flash.ErrErase
+	}
+	return nil
 }

@@ -40,15 +40,21 @@ const DeepGeometry = "tiny"
 // longGeometry has room for restart points.
 const longGeometry = "long"
 
+// deepLongGeometry is the smallest with one.
+const deepLongGeometry = "scratch-tiny"
+
 // Deep says whether two cuts in a row are tried at all places, and every fault.
-func (g *Geometry) Deep() bool { return g.Name == DeepGeometry || g.Name == OwnGeometry }
+func (g *Geometry) Deep() bool {
+	return g.Name == DeepGeometry || g.Name == OwnGeometry || g.Name == deepLongGeometry
+}
 
 // Geometries are all there are.
 func Geometries() []*Geometry {
 	// Whatever bootloader it is: but ours has rollback, and no Arduino core knows it.
 	own := []string{"update", "over-older", "newer-midway", "taken-back", "no-boot", "crash", "hang", "self-test", "mute", "revert", "reissue", "key-rotation",
 		"patch-update", "patch-bad", "patch-other", "compressed"}
-	long := []string{"patch-resume", "compressed-resume"}
+	kept := []string{"kept-resume", "kept-rotten-resume", "kept-worn-resume"}
+	long := append([]string{"patch-resume", "compressed-resume"}, kept...)
 	few := []string{"update", "over-older", "newer-midway", "crash", "revert", "patch-update", "patch-bad"}
 	g := func(name, says string, change func(*Geometry)) *Geometry {
 		g := &Geometry{Name: name, Says: says, Slots: [2]uint32{smallSlot, smallSlot}, Image: smallImage, Chunk: 1024,
@@ -98,7 +104,11 @@ func Geometries() []*Geometry {
 		}),
 		g("blocks-64k", "slots of 192 KiB, blocks of 64", func(g *Geometry) {
 			g.Chip.BlockEraseSize, g.Slots = 64<<10, [2]uint32{192 << 10, 192 << 10}
-			g.Image, g.Chunk, g.only = 100<<10+512, 4096, []string{"update", "patch-resume"}
+			g.Image, g.Chunk, g.only = 100<<10+512, 4096, []string{"update", "patch-resume", "kept-resume"}
+		}),
+		g(deepLongGeometry, "slots of 20 KiB, one restart point, program unit 16: for two cuts in a row with snapshots", func(g *Geometry) {
+			g.Slots, g.Image, g.Chunk, g.Chip.ProgramSize = [2]uint32{20 << 10, 20 << 10}, 16<<10+1024, 2048, 16
+			g.only = kept
 		}),
 		g(longGeometry, "slots of 64 KiB, for restart points", func(g *Geometry) {
 			g.Slots, g.Image, g.only = [2]uint32{64 << 10, 64 << 10}, 36<<10+16, long
@@ -152,7 +162,7 @@ const (
 )
 
 // table lays the partitions out. Slots begin where an ESP32's can: at 64 KiB.
-func (g *Geometry) table() (t esp32.Table, size uint32) {
+func (g *Geometry) table(scratch bool) (t esp32.Table, size uint32) {
 	t.HasMD5 = true
 	add := func(name string, typ, sub uint8, off, size uint32) {
 		p := esp32.Partition{Type: typ, Subtype: sub, Offset: off, Size: size}
@@ -162,7 +172,7 @@ func (g *Geometry) table() (t esp32.Table, size uint32) {
 	}
 	sector, page := g.sector(), uint32(64<<10)
 	if g.own {
-		return g.ownTable()
+		return g.ownTable(scratch)
 	}
 	add("otadata", esp32.TypeData, esp32.SubtypeOTA, otadataAt, 2*sector)
 	if !g.noState {
@@ -183,6 +193,10 @@ func (g *Geometry) table() (t esp32.Table, size uint32) {
 		add("rnl_journal", esp32.TypeRunnel, esp32.SubtypeJournal, at, 2*sector)
 		at += 2 * sector
 	}
+	if scratch {
+		add(scratchName, esp32.TypeRunnel, esp32.SubtypeScratch, at, g.scratchSize())
+		at += g.scratchSize()
+	}
 	return t, at
 }
 
@@ -194,8 +208,13 @@ func (g *Geometry) sector() uint32 {
 	return g.Chip.EraseSize
 }
 
+// scratchSize is two halves in whole sectors, bytes.
+func (g *Geometry) scratchSize() uint32 {
+	return 2 * ((scratchHalf + g.sector() - 1) / g.sector() * g.sector())
+}
+
 // ownTable lays out a board whose boot stage is ours, without a gap.
-func (g *Geometry) ownTable() (t esp32.Table, size uint32) {
+func (g *Geometry) ownTable(scratch bool) (t esp32.Table, size uint32) {
 	at := uint32(ownAt)
 	add := func(name string, typ, sub uint8, size uint32) {
 		p := esp32.Partition{Type: typ, Subtype: sub, Offset: at, Size: size}
@@ -212,6 +231,9 @@ func (g *Geometry) ownTable() (t esp32.Table, size uint32) {
 	add("app1", esp32.TypeApp, esp32.SubtypeOTA0+1, g.Slots[1])
 	if !g.noJournal {
 		add("rnl_journal", esp32.TypeRunnel, esp32.SubtypeJournal, 2*g.sector())
+	}
+	if scratch {
+		add(scratchName, esp32.TypeRunnel, esp32.SubtypeScratch, g.scratchSize())
 	}
 	return t, (at + chipUnit - 1) / chipUnit * chipUnit
 }

@@ -71,6 +71,8 @@ func (w *world) look(op nor.Op) {
 	switch {
 	case !ok:
 		w.fail(WrongImage, "%s is in no partition that an update may change", op)
+	case r.name == scratchName && w.starting:
+		w.fail(WrongImage, "the bootloader writes into %s: %s", r.name, op)
 	case r.slot == noSlot:
 	case w.starting:
 		w.fail(WrongImage, "the bootloader writes into %s: %s", r.name, op)
@@ -369,12 +371,13 @@ func (w *world) inspectAtEnd(last *Turn) {
 }
 
 // Wears are the kinds of regions whose wear is bounded.
-var Wears = [...]string{"slots", "rnl_journal", "otadata", "rnl_state"}
+var Wears = [...]string{"slots", "rnl_journal", "otadata", "rnl_state", scratchName}
 
 // wearBound is how often, beside what the update itself takes, a sector may be erased
 // for each cut: what was torn is erased again, an image whose trial was cut is staged
-// again, and each start reserves nonces.
-var wearBound = [...]int64{2, 3, 6, 6}
+// again, each start reserves nonces, and a snapshot that was cut is made again, perhaps in
+// the other half.
+var wearBound = [...]int64{2, 3, 6, 6, 2}
 
 // inspectCost: what the cuts cost is what is promised.
 func (w *world) inspectCost() {

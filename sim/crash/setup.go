@@ -27,7 +27,8 @@ type Setup struct {
 	slots   []flash.Area // of no chip: their places
 	regions []region
 	root    *world
-	change  func(*device.Config) // of tests: an updater that is broken on purpose
+	change  func(*device.Config)        // of tests: an updater that is broken on purpose
+	forget  func(flash.Area) flash.Area // or a scratch partition that is
 }
 
 // Dry is an uncut run.
@@ -71,7 +72,7 @@ func kitOf(s *Scenario, g *Geometry) (*kit, error) {
 
 func newKit(s *Scenario, g *Geometry) (*kit, error) {
 	k := &kit{images: map[string][]byte{}, index: map[string]int{}}
-	k.table, k.size = g.table()
+	k.table, k.size = g.table(s.derived != nil && s.derived.kept != noScratch)
 	var err error
 	if k.book, err = labserver.NewBook(); err != nil {
 		return nil, err
@@ -79,16 +80,16 @@ func newKit(s *Scenario, g *Geometry) (*kit, error) {
 	if g.own {
 		k.book.Format = manifest.FormatRaw
 	}
-	build := func(name string) error {
+	build := func(name string, seed uint64) error {
 		if _, ok := k.images[name]; ok {
 			return nil
 		}
-		img, err := board.BuildImage(board.ImageSpec{Size: g.Image, Project: "lab", Version: name, Behave: s.behave[name], Raw: g.own, Seed: 1})
+		img, err := board.BuildImage(board.ImageSpec{Size: g.Image, Project: "lab", Version: name, Behave: s.behave[name], Raw: g.own, Seed: seed})
 		k.images[name] = img
 		k.names = append(k.names, name)
 		return err
 	}
-	if err := build("A"); err != nil {
+	if err := build("A", 1); err != nil {
 		return nil, err
 	}
 	for i, name := range s.releases() {
@@ -99,7 +100,7 @@ func newKit(s *Scenario, g *Geometry) (*kit, error) {
 				}
 			}
 		}
-		if err := build(s.image(name)); err != nil {
+		if err := build(s.image(name), s.derived.seed()); err != nil {
 			return nil, err
 		}
 		if k.index[name], err = k.book.Add(name, k.images[s.image(name)], uint32(10*(i+1)), uint32(1+i/2), g.Chunk); err != nil {
@@ -188,6 +189,11 @@ func (set *Setup) dryRun() error {
 	}
 	d.Erases = set.slotErases(d.wear)
 	d.MinErases = set.minErases()
+	if s := set.Scenario.derived; s != nil && s.kept == rottenScratch {
+		if err := set.leaveSnapshots(w.b.Chip); err != nil {
+			return err
+		}
+	}
 	if d.Ops == 0 {
 		return fmt.Errorf("%s/%s: no flash operation: there is nothing to cut", set.Scenario.Name, set.Geometry.Name)
 	}

@@ -100,11 +100,14 @@ func (w *world) power(at func(k int, op nor.Op) nor.Cut) {
 		k++
 		return c
 	})
+	if d := w.set.Scenario.derived; d != nil && d.kept == wornScratch && w.lie == nil { // a lie is all that is wrong
+		w.b.Chip.SetFail(w.set.wornOut)
+	}
 	app := board.App{
 		Transport: w, Clock: w, ChunkSize: max(1024, w.set.Geometry.Chunk), PollMillis: pollMillis, TrialMillis: trialMillis,
 		Identity: v1.Identity{ID: labserver.Device, Signed: true, Key: w.srv.Book.Key},
 		Seed:     w.set.Seed + uint64(len(w.cuts))<<32,
-		OnBoot:   w.booted, OnStart: w.started, OnEvent: w.event, Stop: w.stop, Change: w.set.change,
+		OnBoot:   w.booted, OnStart: w.started, OnEvent: w.event, Stop: w.stop, Change: w.set.change, ChangeScratch: w.set.forget,
 	}
 	if w.set.Scenario.native() {
 		app.Native = &board.Native{Device: labserver.Device, Product: labserver.Product, Hardware: labserver.Hardware,
