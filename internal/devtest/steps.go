@@ -229,14 +229,16 @@ func stepRace(ctx context.Context, e *env) result {
 }
 
 // What has one goroutine has no race: core starts none (archtest sees to it), nor do the
-// chips that are simulated below it, the encoder of patches, and the longest sweeps of boards are the same code
-// again and again. They took a third of the step.
+// chips that are simulated below it, the encoder of patches, and sweeps of boards are the same code
+// again and again. They took more than a third of the step.
 var raceless = regexp.MustCompile(`/(core(/.*)?|internal/delta|sim/(nor|rv32|oracletest))$`)
 
 // raceTime bounds the tests of one package: the program's take half of it on two cores that others use.
 const raceTime = 20 * time.Minute
 
-const racelessTests = "^(TestSweepFindsBrokenUpdaters|TestNativeCutEverywhere|TestAlternatingOffers)$"
+// racelessTests are the sweeps. Those of sim/crash have a goroutine a processor, which share nothing but what
+// they hand over: TestTorture has the same.
+const racelessTests = "^(TestSweep|TestTwoCutsInSnapshots|TestSweepFindsLostSnapshots|TestSweepFindsBrokenUpdaters|TestNativeCutEverywhere|TestAlternatingOffers)$"
 
 // tinyGoPrograms are what tools/tinygo/setup.sh can't do without.
 var tinyGoPrograms = []string{"bash", "gcc", "clang-19", "ld.lld-19", "arm-none-eabi-gcc"}
