@@ -1,6 +1,6 @@
 // Package httpserver bounds what callers may do to the server: time, header
-// sizes, requests at once. It ends cleanly. It knows no route and wraps no
-// ResponseWriter.
+// sizes, requests at once. It ends cleanly. It knows no route but the one whose
+// answers it is told to Keep, and wraps no ResponseWriter.
 package httpserver
 
 import (
