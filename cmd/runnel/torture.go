@@ -46,7 +46,7 @@ each scenario and geometry, and "summary" as the last.`,
   runnel torture --seconds 3600 --depth 12
   runnel torture --scenario native-revert --seed 7 --json
   runnel torture --replay native-update/small/1:k37t2,k5t0
-  runnel torture --sweep                     what 'make crash' runs; some 80 minutes
+  runnel torture --sweep                     what 'make crash' runs; half an hour on two cores
   runnel torture --list                      scenarios and geometries`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
