@@ -239,21 +239,26 @@ func TestKeptBusy(t *testing.T) {
 	})
 }
 
+// holding has the answer to /kept?n=hold say that it is asked for, and wait.
+func holding(inside, free chan struct{}) map[string]http.HandlerFunc {
+	routes := keptRoutes()
+	tell := routes["/kept"]
+	routes["/kept"] = func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.RawQuery == "n=hold" {
+			close(inside)
+			<-free
+		}
+		tell(w, r)
+	}
+	return routes
+}
+
 // A stop ends kept connections that wait, lets an answer in progress go out as the
 // last of its connection, and cuts what takes too long.
 func TestKeptStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inside, free := make(chan struct{}), make(chan struct{})
-		routes := keptRoutes()
-		tell := routes["/kept"]
-		routes["/kept"] = func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.RawQuery == "n=hold" {
-				close(inside)
-				<-free
-			}
-			tell(w, r)
-		}
-		r := startKept(t, 0, routes)
+		r := startKept(t, 0, holding(inside, free))
 		idle, busy := r.talk(), r.talk()
 		idle.warm(t)
 		busy.warm(t)
@@ -283,19 +288,10 @@ func TestKeptStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inside := make(chan struct{})
 		ever := make(chan struct{})
-		routes := keptRoutes()
-		tell := routes["/kept"]
-		routes["/kept"] = func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.RawQuery == "n=ever" {
-				close(inside)
-				<-ever
-			}
-			tell(w, r)
-		}
-		r := startKept(t, 0, routes)
+		r := startKept(t, 0, holding(inside, ever))
 		c := r.talk()
 		c.warm(t)
-		send(t, c, plain("/kept?n=ever"))
+		send(t, c, plain("/kept?n=hold"))
 		<-inside
 		began := time.Now()
 		r.stop()
